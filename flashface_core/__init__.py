@@ -1,0 +1,1 @@
+"""FlashFace without the nodes: photo, identity, features, patched MODEL (see CONTRIBUTING.md)."""

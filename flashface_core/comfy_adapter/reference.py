@@ -1,0 +1,162 @@
+"""REFERENCE_NET: the ReferenceNet under ComfyUI's memory management, and what it remembers."""
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from weakref import WeakKeyDictionary
+
+import comfy.latent_formats
+import comfy.model_management
+import comfy.model_sampling
+import comfy.utils
+import torch
+
+from ..checkpoint import Site
+from ..errors import FlashFaceError
+from ..faces.crop import pad_to_square
+from ..features import FaceFeatures, FeatureCache, KeysValues, Person, ReferenceLatent
+from ..identity import FaceReference, Identity
+from ..reference_net import ReferenceNetwork
+from ..rows import StepReferences, gather_references
+
+log = logging.getLogger("flashface")
+
+# In main memory; 4 references and 30 steps take 0.64 GB in fp16 at SD1.5's size.
+CACHE_BYTES = 2 * 1024**3
+CLIP_TOKENS = 77
+LATENT_CHANNELS = 4
+
+
+class ReferenceNet:
+    """Owns RA, the position channel and the ReferenceNet as one ModelPatcher.
+
+    levels: coarse, medium or fine for every attention site, in forward order.
+    compute_dtype: of the feature maps. fingerprint: equal for equal checkpoints.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        patcher,
+        levels: Mapping[Site, str],
+        compute_dtype: torch.dtype,
+        context_width: int,
+        reference_size: int,
+        picture_size: int,
+        fingerprint: str,
+    ) -> None:
+        self.name = name
+        self.patcher = patcher
+        self.levels = dict(levels)
+        self.compute_dtype = compute_dtype
+        self.context_width = context_width
+        self.reference_size = reference_size
+        self.picture_size = picture_size
+        self.fingerprint = fingerprint
+        self.cache = FeatureCache(CACHE_BYTES)
+        self._latents: WeakKeyDictionary = WeakKeyDictionary()  # VAE module -> crop -> latent
+
+    @property
+    def network(self) -> ReferenceNetwork:
+        return self.patcher.model
+
+    def step_references(
+        self, features: FaceFeatures, timestep: float, device: torch.device
+    ) -> StepReferences:
+        """Keys and values of everybody at one model timestep; the network must be loaded."""
+        people = [person for person in features.people if person.references]
+        entries = [
+            [self._keys_values(reference, features, timestep) for reference in person.references]
+            for person in people
+        ]
+        return gather_references(people, entries, device)
+
+    def _keys_values(
+        self, reference: ReferenceLatent, features: FaceFeatures, timestep: float
+    ) -> KeysValues:
+        device, dtype = self.patcher.load_device, self.compute_dtype
+        storage = self.patcher.offload_device
+
+        def compute() -> KeysValues:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            # One reference at a time: the numbers do not depend on what was in the cache.
+            pairs = self.network.keys_values(
+                reference.latent.to(device, dtype), timestep, features.context.to(device, dtype)
+            )
+            return {site: (k.to(storage), v.to(storage)) for site, (k, v) in pairs.items()}
+
+        key = (reference.content, features.context_content, timestep, dtype, str(device))
+        return self.cache.get(key, compute)
+
+    def encode(self, identity: Identity, vae, negative, sigmas: torch.Tensor | None = None):
+        """Identity to FACE_FEATURES; with sigmas, the keys and values for these steps at once.
+
+        Raises FlashFaceError for an identity without photos and for a VAE or negative prompt that
+        the ReferenceNet was not made for.
+        """
+        if not identity.references:
+            raise FlashFaceError(
+                "The identity has no photo left (0 references); give FlashFaceIdentity a photo in "
+                "which a face is found, or set no_face to `use whole image`."
+            )
+        context = self._context(negative)
+        if getattr(vae, "latent_channels", LATENT_CHANNELS) != LATENT_CHANNELS:
+            raise FlashFaceError(
+                f"The VAE has {vae.latent_channels} latent channels, the ReferenceNet needs "
+                f"{LATENT_CHANNELS}; connect an SD1.5 VAE."
+            )
+        references = tuple(
+            self._reference_latent(reference, weight, vae)
+            for reference, weight in zip(identity.references, identity.key_weights(), strict=True)
+            if weight > 0
+        )
+        person = Person(references, identity.place)
+        features = FaceFeatures(self, (person,), context, content_hash(context))
+        if sigmas is not None:
+            self._precompute(features, sigmas)
+        return features
+
+    def _context(self, negative) -> torch.Tensor:
+        """The ReferenceNet's text: the negative prompt (FLASHFACE.md section 2)."""
+        if len(negative) != 1:
+            raise FlashFaceError(
+                f"The negative prompt has {len(negative)} entries, the ReferenceNet takes exactly "
+                "one; connect a plain CLIPTextEncode."
+            )
+        context = negative[0][0]
+        count, tokens, width = context.shape
+        if width != self.context_width:
+            raise FlashFaceError(
+                f"The negative prompt is {width} wide, the ReferenceNet of {self.name} needs "
+                f"{self.context_width}; encode it with an SD1.5 CLIP (not SDXL's)."
+            )
+        if count != 1 or tokens == 0 or tokens % CLIP_TOKENS:
+            raise FlashFaceError(
+                f"The negative prompt is a batch of {count} with {tokens} tokens, the ReferenceNet "
+                f"takes a batch of 1 with a multiple of {CLIP_TOKENS} tokens."
+            )
+        return context.detach().float().cpu()
+
+    def _reference_latent(self, reference: FaceReference, weight: float, vae) -> ReferenceLatent:
+        latents = self._latents.setdefault(vae.first_stage_model, {})
+        if reference.content not in latents:
+            square = pad_to_square(reference.crop, self.reference_size)
+            encoded = vae.encode(square[None].float() / 255)  # posterior mean
+            latent = comfy.latent_formats.SD15().process_in(encoded).float().cpu()
+            latents[reference.content] = (latent, content_hash(latent))
+        latent, content = latents[reference.content]
+        return ReferenceLatent(latent, content, weight)
+
+    def _precompute(self, features: FaceFeatures, sigmas: torch.Tensor) -> None:
+        sampling = comfy.model_sampling.ModelSamplingDiscrete()
+        steps = sigmas[sigmas > 0]
+        comfy.model_management.load_models_gpu([self.patcher])
+        progress = comfy.utils.ProgressBar(len(steps))
+        for timestep in sampling.timestep(steps.float().cpu()).tolist():
+            self.step_references(features, float(timestep), torch.device("cpu"))
+            progress.update(1)
+
+
+def content_hash(tensor: torch.Tensor) -> str:
+    data = tensor.contiguous().flatten().view(torch.uint8).numpy()
+    return hashlib.sha256(f"{tuple(tensor.shape)}".encode() + data.tobytes()).hexdigest()

@@ -1,0 +1,259 @@
+"""What happens in one sampling step: roles, features, the extra branch, face term, rescale.
+
+The guider keeps its own view (y); the face is added after it has spoken (DESIGN.md section 3).
+"""
+
+import logging
+import math
+from dataclasses import dataclass
+
+import comfy.conds
+import comfy.samplers
+import comfy.utils
+import torch
+from comfy.patcher_extension import WrappersMP
+
+from ..errors import FlashFaceError
+from ..features import FaceFeatures
+from ..guidance import Guidance, StepPlan, add_face_guidance, plan_step, rescale_guidance
+from ..rows import RowReferences, StepReferences
+from .attach import KEY, ROWS, attach_reference_net, check_fit, make_position_patch
+
+log = logging.getLogger("flashface")
+
+STEP = "flashface_step"
+RUN = "flashface_run"
+ROLE = "flashface_role"
+STRENGTH = "flashface_strength"
+POSITION = "flashface_position"
+REGION = "flashface_region"
+
+
+class RowValues(comfy.conds.CONDRegular):
+    """One Python number per row: core repeats and concatenates it, no tensor is synchronised."""
+
+    def process_cond(self, batch_size, **kwargs):
+        return RowValues(self.cond[:1] * batch_size)
+
+    def can_concat(self, other):
+        return True
+
+    def concat(self, others):
+        return sum((other.cond for other in others), list(self.cond))
+
+    def size(self):
+        return [len(self.cond)]
+
+
+@dataclass(eq=False)
+class Step:
+    """One sampling step of one guider; lives as long as the step."""
+
+    plan: StepPlan
+    references: StepReferences | None
+    position: torch.Tensor | None
+    reference_conds: list[dict] | None = None
+    y: torch.Tensor | None = None
+    y_ref: torch.Tensor | None = None
+
+
+@dataclass(eq=False)
+class Run:
+    """One sampling run; tells whether the steps came by."""
+
+    reached: bool = False
+
+
+def apply_features(model, features: FaceFeatures, guidance: Guidance):
+    """A clone of MODEL that draws the identity; the given MODEL is left as it is.
+
+    Raises FlashFaceError when features and MODEL do not fit, or MODEL carries features already.
+    """
+    net = features.net
+    attachment = model.get_attachment(KEY)
+    if attachment is not None and attachment.features is not None:
+        raise FlashFaceError(
+            "MODEL already carries face features from another FlashFaceApply; for several people "
+            "join their identities with FlashFaceIdentityGroup and apply once."
+        )
+    check_fit(model, net)
+    if attachment is not None and attachment.net.fingerprint != net.fingerprint:
+        raise FlashFaceError(
+            f"MODEL carries the reference attention of {attachment.net.name}, the features were "
+            f"made with {net.name}; use both outputs of one FlashFaceLoader."
+        )
+    if guidance.is_off:
+        return model.clone()
+    model = attach_reference_net(model, net, features)
+    if not features.has_effect:
+        return model
+    sampling = model.get_model_object("model_sampling")
+    window = (
+        sampling.percent_to_sigma(guidance.start_percent),
+        sampling.percent_to_sigma(guidance.end_percent),
+    )
+    patches = model.model_options["transformer_options"]["patches"]
+    position_patch = make_position_patch(net.network)
+    patches["input_block_patch"] = [position_patch, *patches.get("input_block_patch", [])]
+    levels = {site: guidance.level_strength(level) for site, level in net.levels.items()}
+    for kind, wrapper in (
+        (WrappersMP.OUTER_SAMPLE, report_unreached),
+        (WrappersMP.PREPARE_SAMPLING, make_memory_estimate(features)),
+        (WrappersMP.PREDICT_NOISE, make_predict_noise(features, guidance, window)),
+        (WrappersMP.CALC_COND_BATCH, add_reference_branch),
+        (WrappersMP.DIFFUSION_MODEL, make_row_data(levels)),
+    ):
+        model.add_wrapper_with_key(kind, KEY, wrapper)
+    return model
+
+
+def report_unreached(executor, *args, **kwargs):
+    """OUTER_SAMPLE: say it when a guider goes round our steps."""
+    options = executor.class_obj.model_options.setdefault("transformer_options", {})
+    run = options[RUN] = Run()  # of this run: the guider has cloned its options
+    result = executor(*args, **kwargs)
+    if not run.reached:
+        name = type(executor.class_obj).__name__
+        log.warning("FlashFaceApply had no effect: %s does not call ComfyUI's predict_noise.", name)
+    return result
+
+
+def make_memory_estimate(features: FaceFeatures):
+    def estimate(executor, model, noise_shape, *args, **kwargs):
+        """PREPARE_SAMPLING: room for the third branch and for keys and values."""
+        references = sum(len(person.references) for person in features.people)
+        size = max(r.latent[0, 0].numel() for p in features.people for r in p.references)
+        widths = [a.q.in_features for a in features.net.network.attention.values()]
+        kv_bytes = 2 * references * size * sum(widths) * features.net.compute_dtype.itemsize
+        one_row = max(1, model.model.memory_required([1, *noise_shape[1:]]))
+        # core counts two rows per sample
+        rows = math.ceil(noise_shape[0] * 1.5 + kv_bytes / one_row / 2)
+        return executor(model, [rows, *noise_shape[1:]], *args, **kwargs)
+
+    return estimate
+
+
+def make_predict_noise(features: FaceFeatures, guidance: Guidance, window: tuple[float, float]):
+    start_sigma, end_sigma = window
+
+    def predict_noise(executor, x, timestep, model_options, *args, **kwargs):
+        guider = executor.class_obj
+        options = dict(model_options.get("transformer_options", {}))
+        if RUN in options:
+            options[RUN].reached = True
+        sigma = timestep.flatten()[:1]
+        t = float(guider.inner_model.model_sampling.timestep(sigma))
+        plan = plan_step(guidance, t, end_sigma <= float(sigma) <= start_sigma)
+        references = (
+            features.net.step_references(features, t, x.device) if plan.needs_features else None
+        )
+        position, regions = place_tensors(features, x)
+        step = Step(plan, references, position)
+
+        def marked(conds, role: str, strength: float):
+            return conds and mark_conds(conds, role, strength, position, regions)
+
+        conds = guider.conds
+        guider.conds = {
+            name: marked(c, name, plan.positive if name == "positive" else plan.other)
+            for name, c in conds.items()
+        }
+        positive = conds.get("positive")
+        if plan.reference is not None and positive:
+            step.reference_conds = marked(positive, "reference", plan.reference)
+        options[STEP] = step
+        model_options = {**model_options, "transformer_options": options}
+        try:
+            denoised = executor(x, timestep, model_options, *args, **kwargs)
+            if not positive or (plan.reference is None and plan.rescale == 0):
+                return denoised
+            if step.y is None:  # a guider that never asked for the positive row
+                batch = [guider.conds["positive"]]
+                comfy.samplers.calc_cond_batch(
+                    guider.inner_model, batch, x, timestep, model_options
+                )
+        finally:
+            guider.conds = conds
+        assert step.y is not None
+        if step.y_ref is not None:
+            denoised = add_face_guidance(denoised, step.y_ref, step.y, plan.face_guidance)
+        if plan.rescale != 0:
+            denoised = rescale_guidance(x, denoised, step.y, plan.rescale)
+        return denoised
+
+    return predict_noise
+
+
+def place_tensors(features: FaceFeatures, x: torch.Tensor):
+    """Position mask (M, 1, H, W), the union of all places, and regions (M, people, H, W).
+
+    None where no person has a place, and where nobody is bound to a region.
+    """
+    height, width = x.shape[-2:]
+    people = [person for person in features.people if person.references]
+    places = [person.place for person in people if person.place is not None]
+    if not places:
+        return None, None
+    position = _stack([place.position_mask(height, width) for place in places])
+    position = position.amax(1, keepdim=True).to(x)
+    if not any(person.inside_region for person in people):
+        return position, None
+    everywhere = torch.ones(1, height, width)
+    regions = _stack(
+        [
+            person.place.region(height, width)
+            if person.place is not None and person.inside_region
+            else everywhere
+            for person in people
+        ]
+    )
+    return position, regions.to(x)
+
+
+def _stack(masks: list[torch.Tensor]) -> torch.Tensor:
+    """(M_i, H, W) each to (M, len, H, W); fewer masks repeat."""
+    count = max(len(mask) for mask in masks)
+    return torch.stack([comfy.utils.repeat_to_batch_size(m, count) for m in masks], 1)
+
+
+def mark_conds(conds: list[dict], role: str, strength: float, position, regions) -> list[dict]:
+    """Copies of the cond dicts whose rows carry their own strength, mask and regions."""
+    rows: dict = {STRENGTH: RowValues([strength])}
+    if position is not None:
+        rows[POSITION] = comfy.conds.CONDNoiseShape(position)
+    if regions is not None:
+        rows[REGION] = comfy.conds.CONDNoiseShape(regions)
+    return [{**c, ROLE: role, "model_conds": {**c["model_conds"], **rows}} for c in conds]
+
+
+def add_reference_branch(executor, model, conds, x_in, timestep, model_options):
+    """CALC_COND_BATCH: note y, and compute y_ref beside it, once per step."""
+    step: Step | None = model_options.get("transformer_options", {}).get(STEP)
+    index = next((i for i, c in enumerate(conds) if c and c[0].get(ROLE) == "positive"), None)
+    if step is None or step.y is not None or index is None:
+        return executor(model, conds, x_in, timestep, model_options)
+    extra = [] if step.reference_conds is None else [step.reference_conds]
+    results = executor(model, [*conds, *extra], x_in, timestep, model_options)
+    step.y = results[index].clone()
+    if extra:
+        step.y_ref = results[-1]
+    return results[: len(conds)]
+
+
+def make_row_data(levels):
+    def row_data(executor, x, timesteps, context, y, control, transformer_options, **kwargs):
+        """DIFFUSION_MODEL: what core brought along per row, to where the patches find it."""
+        strengths = kwargs.pop(STRENGTH, None)
+        position = kwargs.pop(POSITION, None)
+        regions = kwargs.pop(REGION, None)
+        step: Step | None = transformer_options.get(STEP)
+        if step is not None:
+            if strengths is None:  # conds that a node made inside a step: like every other row
+                strengths = [step.plan.other] * len(x)
+                if step.position is not None and step.position.shape[-2:] == x.shape[-2:]:
+                    position = comfy.utils.repeat_to_batch_size(step.position, len(x))
+            rows = RowReferences(strengths, position, regions, step.references, levels, x.device)
+            transformer_options = {**transformer_options, ROWS: rows}
+        return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
+
+    return row_data

@@ -1,0 +1,1 @@
+"""Photos in, levelled face crops out."""

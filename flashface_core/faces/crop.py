@@ -1,0 +1,65 @@
+"""Cutting faces out of photos exactly as the official code does (FLASHFACE.md section 7)."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+
+class Face(NamedTuple):
+    """A face in a photo, in pixels.
+
+    box: x1, y1, x2, y2. eyes: ((x, y) of the eye that is left in the image, (x, y) of the right
+    one), or None: the crop is then not levelled.
+    """
+
+    box: tuple[float, float, float, float]
+    eyes: tuple[tuple[float, float], tuple[float, float]] | None = None
+
+
+def photo_to_uint8(photo: torch.Tensor) -> torch.Tensor:
+    """IMAGE (H, W, C) in 0..1 with 1, 3 or 4 channels to uint8 (H, W, 3); alpha falls on black."""
+    photo = photo.detach().float().cpu()
+    if photo.shape[-1] == 1:
+        photo = photo.expand(-1, -1, 3)
+    if photo.shape[-1] == 4:
+        photo = photo[..., :3] * photo[..., 3:]
+    return (photo * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def crop_face(photo: torch.Tensor, face: Face, margin: float = 0.0) -> torch.Tensor:
+    """Cut out and level a face: uint8 (H, W, 3) in, uint8 (h, w, 3) out, black outside the photo.
+
+    margin: fraction of the box added on every side (official: 0).
+    """
+    x1, y1, x2, y2 = face.box
+    dx, dy = margin * (x2 - x1), margin * (y2 - y1)
+    box = (round(x1 - dx), round(y1 - dy), round(x2 + dx), round(y2 + dy))
+    crop = Image.fromarray(photo.numpy()).crop(box)
+    if face.eyes is not None and (angle := eye_angle(*face.eyes)) != 0:
+        crop = crop.rotate(angle)  # about its centre, same size, nearest, black corners
+    return torch.from_numpy(np.array(crop))
+
+
+def eye_angle(left: tuple[float, float], right: tuple[float, float]) -> float:
+    """Degrees counter-clockwise that bring the eyes level.
+
+    No rotation for coinciding eyes, or eyes exactly above each other with the left one not lower.
+    """
+    dx, dy = right[0] - left[0], right[1] - left[1]
+    if dx == 0 and dy >= 0:
+        return 0.0
+    return math.degrees(math.atan2(dy, dx))
+
+
+def pad_to_square(crop: torch.Tensor, size: int) -> torch.Tensor:
+    """Resize the long side to `size` (bicubic) and pad with black: uint8 (size, size, 3)."""
+    height, width = crop.shape[:2]
+    scale = size / max(height, width)
+    width, height = max(1, round(width * scale)), max(1, round(height * scale))
+    resized = Image.fromarray(crop.numpy()).resize((width, height), Image.Resampling.BICUBIC)
+    square = Image.new("RGB", (size, size))
+    square.paste(resized, ((size - width) // 2, (size - height) // 2))
+    return torch.from_numpy(np.array(square))

@@ -1,0 +1,142 @@
+"""Reference attention (RA): the second self-attention, over own tokens and reference tokens.
+
+    x <- x + SA(y) + s * RA(y, [y; ref]) + (1 - s) * RA(y, y)          (FLASHFACE.md section 3)
+
+Softmax over [own; references] is the sum of both softmaxes weighted by their log-sum-exp, so the
+own part serves both terms, reference weights are added to a log-sum-exp instead of to every key,
+and a region is a log-sum-exp of minus infinity. Pure torch: ComfyUI's ops are handed in.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int], torch.Tensor]
+
+# Scores that the plain fallback holds at a time; bounds its memory to about 256 MB in fp32.
+PLAIN_SCORES = 2**26
+
+
+class ReferenceKeys(NamedTuple):
+    """Keys and values of references that share a weight, for one attention site.
+
+    keys, values: (1, L, C), already projected.
+    weight: > 0; its logarithm is added to the logits.
+    covered: bool (B, Lq), the picture tokens that may attend to them; None: all.
+    """
+
+    keys: torch.Tensor
+    values: torch.Tensor
+    weight: float
+    covered: torch.Tensor | None = None
+
+
+class ReferenceAttention(nn.Module):
+    """RA of one site: q, k, v without bias, o with bias, no norm and no position code of its own.
+
+    width: channels C of the site; operations: torch.nn or a comfy.ops class.
+    """
+
+    def __init__(
+        self, width: int, heads: int, operations: Any = nn, dtype=None, device=None
+    ) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q = operations.Linear(width, width, bias=False, dtype=dtype, device=device)
+        self.k = operations.Linear(width, width, bias=False, dtype=dtype, device=device)
+        self.v = operations.Linear(width, width, bias=False, dtype=dtype, device=device)
+        self.o = operations.Linear(width, width, bias=True, dtype=dtype, device=device)
+
+    def project(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Feature maps (N, L, C) to keys and values of the same shape."""
+        return self.k(features), self.v(features)
+
+    def forward(
+        self,
+        y: torch.Tensor,
+        references: Sequence[ReferenceKeys] = (),
+        strength: torch.Tensor | None = None,
+        rows: Sequence[int] | None = None,
+        attention: Attention | None = None,
+    ) -> torch.Tensor:
+        """What RA adds to the block, (B, L, C).
+
+        y: norm1 output (B, L, C). references: empty for attention over the own tokens alone.
+        strength: s of every picture token of the given rows, (R, L, 1) or (R, 1, 1).
+        rows: the R rows that see the references (None: all); the others never compute with them.
+        attention: core's attention(q, k, v, heads) for the case without references.
+        """
+        q, k, v = self.q(y), self.k(y), self.v(y)
+        if not references:
+            own = (attention or _attention)(q, k, v, self.heads)
+            return self.o(own)
+        q, k, v = (_split_heads(t, self.heads) for t in (q, k, v))
+        own, own_lse = attend(q, k, v)
+        if rows is None or len(rows) == len(y):
+            own = own + self._pull(q, own, own_lse, references, strength)
+        else:
+            index = torch.tensor(rows, device=y.device)
+            pull = self._pull(q[index], own[index], own_lse[index], references, strength)
+            own = own.index_add(0, index, pull)
+        return self.o(_join_heads(own))
+
+    def _pull(self, q, own, own_lse, references, strength) -> torch.Tensor:
+        """s * (attention over [own; references] - attention over own), (B, H, L, D)."""
+        outs, lses = [], [own_lse]
+        for keys, values, weight, covered in references:
+            k, v = (
+                _split_heads(t.to(q), self.heads).expand(len(q), -1, -1, -1) for t in (keys, values)
+            )
+            out, lse = attend(q, k, v)
+            lse = lse + math.log(weight)
+            if covered is not None:
+                lse = lse.masked_fill(~covered[:, None], -torch.inf)
+            outs.append(out)
+            lses.append(lse)
+        total = torch.stack(lses).logsumexp(0)
+        pull = torch.zeros_like(own, dtype=total.dtype)
+        for out, lse in zip(outs, lses[1:], strict=True):
+            pull = pull + (lse - total).exp()[..., None] * (out - own)
+        return (pull * strength[:, None].to(pull)).to(own)
+
+
+def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention and the log-sum-exp of its logits: (B, H, L, D) in, (B, H, L, D), (B, H, L) out.
+
+    Uses the kernels that torch's scaled_dot_product_attention is made of where they return the
+    log-sum-exp; they have no gradient for it, so training takes the plain path.
+    """
+    if not (torch.is_grad_enabled() and (q.requires_grad or k.requires_grad)):
+        if q.device.type == "cpu":
+            return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)[:2]
+        if q.device.type == "cuda" and torch.version.hip is None and q.shape[-1] % 8 == 0:
+            out = torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, None, True)
+            return out[0], out[1][..., : q.shape[2]]  # rows are padded to a multiple of 32
+    return _attend_plain(q, k, v)
+
+
+def _attend_plain(q, k, v):
+    step = max(1, PLAIN_SCORES // (q.shape[0] * q.shape[1] * k.shape[2]))
+    outs, lses = [], []
+    for part in q.split(step, dim=2):
+        scores = (part.float() @ k.float().transpose(-1, -2)) / math.sqrt(q.shape[-1])
+        lse = scores.logsumexp(-1, keepdim=True)
+        outs.append(((scores - lse).exp() @ v.float()).to(q))
+        lses.append(lse[..., 0])
+    return torch.cat(outs, 2), torch.cat(lses, 2)
+
+
+def _attention(q, k, v, heads):
+    q, k, v = (_split_heads(t, heads) for t in (q, k, v))
+    return _join_heads(nn.functional.scaled_dot_product_attention(q, k, v))
+
+
+def _split_heads(tensor: torch.Tensor, heads: int) -> torch.Tensor:
+    return tensor.unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, L, C) -> (B, H, L, D)
+
+
+def _join_heads(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.transpose(1, 2).flatten(2)  # (B, H, L, D) -> (B, L, C)

@@ -1,0 +1,100 @@
+"""The Face ReferenceNet: clean reference latents and a timestep to feature maps (section 2)."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from .checkpoint import Site
+from .reference_attention import ReferenceAttention
+
+
+class ReferenceNetwork(nn.Module):
+    """What FlashFace adds to a target UNet: the ReferenceNet, RA, and the position channel.
+
+    unet: ComfyUI's UNetModel with ref_encoder, ori_middle (its own copy) and ref_decoder.
+    widths: channels of every attention site, in forward order.
+    """
+
+    def __init__(
+        self,
+        unet: nn.Module,
+        widths: Mapping[Site, int],
+        heads: int,
+        position_width: int,
+        operations: Any = nn,
+        dtype=None,
+        device=None,
+    ) -> None:
+        super().__init__()
+        self.unet = unet
+        self.sites: tuple[Site, ...] = tuple(widths)
+        self.attention = nn.ModuleDict(
+            {
+                site_name(site): ReferenceAttention(width, heads, operations, dtype, device)
+                for site, width in widths.items()
+            }
+        )
+        self.position = operations.Conv2d(
+            1, position_width, 3, padding=1, bias=False, dtype=dtype, device=device
+        )
+
+    def attention_at(self, site: Site) -> ReferenceAttention:
+        """Raises KeyError for a block that is none of `sites`."""
+        attention = self.attention[site_name(site)]
+        assert isinstance(attention, ReferenceAttention)
+        return attention
+
+    def keys_values(
+        self, latent: torch.Tensor, timestep: float, context: torch.Tensor
+    ) -> dict[Site, tuple[torch.Tensor, torch.Tensor]]:
+        """Keys and values (N, L, C) of RA at every site for reference latents (N, 4, h, w)."""
+        maps = feature_maps(self.unet, latent, timestep, context, self.sites)
+        return {site: self.attention_at(site).project(maps[site]) for site in self.sites}
+
+
+def site_name(site: Site) -> str:
+    return "_".join(str(part) for part in site)
+
+
+class _AllCaptured(Exception):
+    """Ends the pass: nothing after the last site's norm1 is needed."""
+
+
+def feature_maps(
+    unet: nn.Module,
+    latent: torch.Tensor,
+    timestep: float,
+    context: torch.Tensor,
+    sites: Iterable[Site],
+) -> dict[Site, torch.Tensor]:
+    """The norm1 output, before self-attention, of every site's transformer block.
+
+    latent: clean reference latents (N, 4, h, w), scaled by the latent format, never noised.
+    timestep: the target's current model timestep (0..999). context: the negative prompt's
+    embedding (1, 77 k, width). Returns (N, L, C) per site (official reference_unet.py).
+    """
+    missing, captured = set(sites), {}
+
+    def capture(n, context, value, extra_options):
+        site = (*extra_options["block"], extra_options["block_index"])
+        if site in missing:
+            captured[site] = n
+            missing.discard(site)
+            if not missing:
+                raise _AllCaptured
+        return n, context, value
+
+    count = len(latent)
+    timesteps = torch.full((count,), timestep, dtype=torch.float32, device=latent.device)
+    try:
+        unet(
+            latent,
+            timesteps,
+            context=context.expand(count, -1, -1),
+            transformer_options={"patches": {"attn1_patch": [capture]}},
+        )
+    except _AllCaptured:
+        return captured
+    raise RuntimeError(f"The ReferenceNet never reached the attention sites {sorted(missing)}.")

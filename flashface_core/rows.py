@@ -1,0 +1,111 @@
+"""Which rows and picture tokens of one UNet call see which references, and how strongly."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import interpolate
+
+from .checkpoint import Site
+from .features import KeysValues, Person
+from .reference_attention import ReferenceKeys
+
+
+@dataclass(frozen=True, eq=False)
+class StepReferences:
+    """The references of all people at one timestep.
+
+    groups: per site, (person index, keys (1, L, C), values, weight); references of one person that
+    weigh the same are one group.
+    """
+
+    people: tuple[Person, ...]
+    groups: dict[Site, list[tuple[int, torch.Tensor, torch.Tensor, float]]]
+
+    @property
+    def has_regions(self) -> bool:
+        return any(person.inside_region for person in self.people)
+
+
+def gather_references(
+    people: Sequence[Person], keys_values: Sequence[Sequence[KeysValues]], device: torch.device
+) -> StepReferences:
+    """keys_values: one entry per person and reference, in their order."""
+    groups: dict[Site, list] = {}
+    for index, (person, entries) in enumerate(zip(people, keys_values, strict=True)):
+        by_weight: dict[float, list[KeysValues]] = {}
+        for reference, entry in zip(person.references, entries, strict=True):
+            by_weight.setdefault(reference.weight, []).append(entry)
+        for weight, same in by_weight.items():
+            for site in same[0]:
+                keys, values = (
+                    torch.cat([entry[site][part] for entry in same], 1).to(device)
+                    for part in (0, 1)
+                )
+                groups.setdefault(site, []).append((index, keys, values, weight))
+    return StepReferences(tuple(people), groups)
+
+
+class RowReferences:
+    """One UNet call: strength, position mask and regions of every row.
+
+    strengths: feature strength per row; 0: the row never computes with references.
+    position: face-position mask (B, 1, H, W) at latent size, or None.
+    regions: float (B, people, H, W) of 0 and 1, or None when every person is everywhere.
+    level_strengths: what multiplies the strength at every site.
+    """
+
+    def __init__(
+        self,
+        strengths: Sequence[float],
+        position: torch.Tensor | None,
+        regions: torch.Tensor | None,
+        references: StepReferences | None,
+        level_strengths: Mapping[Site, float],
+        device: torch.device,
+    ) -> None:
+        self.position = position
+        self._references = references
+        self._level_strengths = level_strengths
+        self._active = [i for i, strength in enumerate(strengths) if strength != 0]
+        if references is None or not self._active:
+            self._active = []
+            return
+        active = torch.tensor([strengths[i] for i in self._active], device=device)
+        self._strength = active[:, None, None]  # (R, 1, 1)
+        self._regions = None if regions is None else regions[self._active]
+        self._covered: dict[tuple[int, int], torch.Tensor] = {}
+
+    def at(
+        self, site: Site, size: tuple[int, int]
+    ) -> tuple[list[ReferenceKeys], torch.Tensor | None, list[int]]:
+        """References, strength (R, L, 1) or (R, 1, 1), and the R rows, for a site of h x w."""
+        level = self._level_strengths[site]
+        if not self._active or self._references is None or level == 0:
+            return [], None, []
+        strength = self._strength * level
+        people = self._references.people
+        groups = self._references.groups[site]
+        if self._regions is None:
+            keys = [ReferenceKeys(k, v, weight) for _, k, v, weight in groups]
+            total = sum(person.weight for person in people)
+            mean = sum(person.weight * person.strength for person in people) / total
+            return keys, strength * mean, self._active
+        covered = self._covered_at(size)  # (R, P, L)
+        keys = [
+            ReferenceKeys(k, v, weight, covered[:, index] if people[index].inside_region else None)
+            for index, k, v, weight in groups
+        ]
+        weights = (
+            covered * covered.new_tensor([p.weight for p in people], dtype=torch.float32)[:, None]
+        )
+        strengths = weights.new_tensor([person.strength for person in people])[:, None]
+        mean = (weights * strengths).sum(1) / weights.sum(1).clamp(min=1e-12)  # (R, L)
+        return keys, strength * mean[..., None], self._active
+
+    def _covered_at(self, size: tuple[int, int]) -> torch.Tensor:
+        """Nearest sampling keeps disjoint regions disjoint at every site."""
+        if size not in self._covered and self._regions is not None:
+            resized = interpolate(self._regions.float(), size, mode="nearest-exact")
+            self._covered[size] = resized.flatten(2) > 0.5
+        return self._covered[size]

@@ -1,0 +1,34 @@
+"""FlashFaceApply: a MODEL that draws the identity, for any sampler."""
+
+from comfy_api.latest import io
+
+from ..flashface_core.comfy_adapter.sampling import apply_features
+from ..flashface_core.guidance import Guidance
+from .sockets import CATEGORY, FaceFeatures, FaceGuidance
+
+
+class FlashFaceApply(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FlashFaceApply",
+            display_name="FlashFace Apply",
+            category=CATEGORY,
+            description="Patches a MODEL so that every sampler draws the identity. Put LoRA before "
+            "or after; bypass it and nothing is left behind.",
+            inputs=[
+                io.Model.Input("model", tooltip="FlashFaceLoader's MODEL, or another SD1.5 one."),
+                FaceFeatures.Input("features"),
+                FaceGuidance.Input(
+                    "guidance", optional=True, tooltip="The authors' defaults when not connected."
+                ),
+            ],
+            outputs=[io.Model.Output(display_name="MODEL")],
+        )
+
+    @classmethod
+    def execute(cls, model, features, guidance=None) -> io.NodeOutput:
+        return io.NodeOutput(apply_features(model, features, guidance or Guidance()))
+
+
+NODES = [FlashFaceApply]

@@ -1,0 +1,42 @@
+"""FlashFaceEncode: identity to feature maps."""
+
+from comfy_api.latest import io
+
+from .sockets import CATEGORY, FaceFeatures, FaceIdentity, ReferenceNet
+
+
+class FlashFaceEncode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FlashFaceEncode",
+            display_name="FlashFace Encode",
+            category=CATEGORY,
+            description="Encodes the photos of an identity for the ReferenceNet. The feature maps "
+            "depend on the step, the photos and the negative prompt; they are kept and used again "
+            "by every seed, prompt, place and weight.",
+            inputs=[
+                FaceIdentity.Input("identity"),
+                ReferenceNet.Input("reference_net"),
+                io.Vae.Input("vae", tooltip="An SD1.5 VAE."),
+                io.Conditioning.Input(
+                    "negative",
+                    tooltip="The negative prompt, which is the ReferenceNet's text. Usually the "
+                    "sampler's own.",
+                ),
+                io.Sigmas.Input(
+                    "sigmas",
+                    optional=True,
+                    tooltip="Compute the feature maps for these steps now instead of while "
+                    "sampling.",
+                ),
+            ],
+            outputs=[FaceFeatures.Output(display_name="FACE_FEATURES")],
+        )
+
+    @classmethod
+    def execute(cls, identity, reference_net, vae, negative, sigmas=None) -> io.NodeOutput:
+        return io.NodeOutput(reference_net.encode(identity, vae, negative, sigmas))
+
+
+NODES = [FlashFaceEncode]

@@ -1,0 +1,175 @@
+"""FlashFaceIdentity and what shapes an identity: who is drawn, and where."""
+
+from comfy_api.latest import io
+
+from ..flashface_core.faces.select import NO_FACE, SELECT, make_identity
+from ..flashface_core.place import Place, mask_to_bool
+from .sockets import CATEGORY, BoundingBox, FaceDetector, FaceIdentity
+
+REFERENCE_WEIGHT = ["as four photos", "as given"]
+ATTENTION = ["whole image", "inside the region"]
+
+
+class FlashFaceIdentity(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FlashFaceIdentity",
+            display_name="FlashFace Identity",
+            category=CATEGORY,
+            description="Photos of one person to an identity. Without detector and boxes each "
+            "image is taken as a face that is cropped already (core's ImageCrop makes one).",
+            inputs=[
+                io.Image.Input("image", tooltip="One photo, or a batch of photos of one person."),
+                io.Combo.Input(
+                    "select",
+                    options=SELECT,
+                    default="largest",
+                    tooltip="Which face to take when an image has several.",
+                ),
+                io.Int.Input(
+                    "index",
+                    default=0,
+                    min=0,
+                    max=999,
+                    tooltip="With select = index: which face, counted from 0 as the preview does.",
+                ),
+                io.Float.Input(
+                    "crop_margin",
+                    default=0.0,
+                    min=0.0,
+                    max=2.0,
+                    step=0.01,
+                    tooltip="Fraction of the box added on every side. FlashFace was trained at 0.",
+                ),
+                io.Combo.Input(
+                    "no_face",
+                    options=NO_FACE,
+                    default="error",
+                    tooltip="What to do with an image in which the wanted face is not found.",
+                ),
+                io.Float.Input(
+                    "weight",
+                    default=1.0,
+                    min=0.0,
+                    max=10.0,
+                    step=0.05,
+                    tooltip="How much these photos count beside the others of this person; 0 drops "
+                    "them.",
+                ),
+                io.Combo.Input(
+                    "reference_weight",
+                    options=REFERENCE_WEIGHT,
+                    default="as four photos",
+                    tooltip="FlashFace was trained with four photos: fewer are weighted as if they "
+                    "were four. `as given` leaves the weights alone.",
+                ),
+                io.String.Input("name", default="", tooltip="For previews and saved identities."),
+                FaceDetector.Input("detector", optional=True),
+                BoundingBox.Input(
+                    "boxes",
+                    optional=True,
+                    tooltip="Face boxes in pixels: {x, y, width, height}, a list of them (one per "
+                    "image), or a list of lists.",
+                ),
+                FaceIdentity.Input(
+                    "append_to", optional=True, tooltip="More photos of the same person."
+                ),
+            ],
+            outputs=[
+                FaceIdentity.Output(display_name="FACE_IDENTITY"),
+                io.Image.Output(display_name="faces"),
+                io.Image.Output(display_name="preview"),
+                io.Int.Output(display_name="count"),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        image,
+        select,
+        index,
+        crop_margin,
+        no_face,
+        weight,
+        reference_weight,
+        name,
+        detector=None,
+        boxes=None,
+        append_to=None,
+    ) -> io.NodeOutput:
+        made = make_identity(
+            image,
+            select=select,
+            index=index,
+            margin=crop_margin,
+            no_face=no_face,
+            weight=weight,
+            as_four_photos=reference_weight == REFERENCE_WEIGHT[0],
+            name=name,
+            detector=detector,
+            boxes=boxes,
+            append_to=append_to,
+        )
+        return io.NodeOutput(made.identity, made.faces, made.preview, made.count)
+
+
+class FlashFaceIdentityPlace(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        def fraction(name: str, default: float, low: float, tooltip: str):
+            return io.Float.Input(
+                name, default=default, min=low, max=1.0, step=0.01, tooltip=tooltip
+            )
+
+        return io.Schema(
+            node_id="FlashFaceIdentityPlace",
+            display_name="FlashFace Identity Place",
+            category=CATEGORY,
+            description="Where the face goes in the picture, and how strongly this person is "
+            "drawn. Fractions of the picture: 0 is left or top, 1 is right or bottom.",
+            inputs=[
+                FaceIdentity.Input("identity"),
+                fraction("x", 0.3, -1.0, "Left edge of the face."),
+                fraction("y", 0.1, -1.0, "Upper edge of the face."),
+                fraction("width", 0.3, 0.0, "Width. The network sees a square of the longer side."),
+                fraction("height", 0.3, 0.0, "Height. See width."),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=2.0,
+                    step=0.05,
+                    tooltip="Multiplies feature_strength for this person.",
+                ),
+                io.Combo.Input(
+                    "attention",
+                    options=ATTENTION,
+                    default="whole image",
+                    tooltip="Which part of the picture looks at the photos; `inside the region` "
+                    "keeps several people apart.",
+                ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="The region as a mask; the four numbers are then not used.",
+                ),
+            ],
+            outputs=[FaceIdentity.Output(display_name="FACE_IDENTITY")],
+        )
+
+    @classmethod
+    def execute(
+        cls, identity, x, y, width, height, strength, attention, mask=None
+    ) -> io.NodeOutput:
+        place = Place(
+            box=(x, y, width, height),
+            mask=None if mask is None else mask_to_bool(mask),
+            strength=strength,
+            inside_region=attention == ATTENTION[1],
+        )
+        return io.NodeOutput(identity.with_place(place))
+
+
+NODES = [FlashFaceIdentity, FlashFaceIdentityPlace]

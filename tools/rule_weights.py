@@ -1,0 +1,64 @@
+"""FlashFace weights made by rule, in the published layout, for the demo and the tests.
+
+No trained values: every tensor is seeded by its own name (tests/golden/README.md has the rule),
+so that anyone can make the same file, and pictures are noise.
+"""
+
+import hashlib
+import json
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT) not in sys.path:
+    sys.path.append(str(ROOT))
+
+from flashface_core.checkpoint import ALIASES  # noqa: E402
+from flashface_core.checkpoint_file import write_safetensors  # noqa: E402
+
+GOLDEN = ROOT / "tests" / "golden"
+SHAPES = {
+    "mini": GOLDEN / "flashface_mini" / "state_dict_keys.json",
+    "sd15": GOLDEN / "flashface" / "flashface_state_dict_shapes.json",
+}
+
+
+def rule_tensor(key: str, shape: tuple[int, ...]) -> torch.Tensor:
+    """float32: matrices 1/sqrt(fan_in), norms 1 + 0.02 n, biases 0.02 n."""
+    group, _, rest = key.partition(".")
+    canonical = f"{ALIASES.get(group, group)}.{rest}"
+    seed = int.from_bytes(hashlib.sha256(canonical.encode()).digest()[:8], "little")
+    normal = np.random.Generator(np.random.Philox(key=seed)).standard_normal(shape)
+    values = normal.astype(np.float32)
+    if len(shape) >= 2:
+        values *= np.float32(1 / math.sqrt(math.prod(shape[1:])))
+    else:
+        values *= np.float32(0.02)
+        if key.endswith(".weight"):
+            values = np.float32(1) + values
+    return torch.from_numpy(values)
+
+
+def published_shapes(topology: str, aliases: bool = False) -> dict[str, tuple[int, ...]]:
+    """Keys and shapes of the official state dict at the "mini" or the "sd15" size."""
+    shapes: Mapping[str, list[int]] = json.loads(SHAPES[topology].read_text())
+    return {
+        key: tuple(shape)
+        for key, shape in shapes.items()
+        if aliases or key.partition(".")[0] not in ALIASES
+    }
+
+
+def write_rule_checkpoint(
+    path: Path, topology: str, dtype: torch.dtype = torch.float32, aliases: bool = False
+) -> Path:
+    """A safetensors file in the published layout, ref_middle included, made tensor by tensor."""
+    shapes = published_shapes(topology, aliases)
+    tensors = ((key, rule_tensor(key, shape)) for key, shape in shapes.items())
+    write_safetensors(path, shapes, tensors, dtype, {"num_heads": "8"})
+    return path
