@@ -6,10 +6,8 @@ from . import apply, features, guidance, identity, loader
 
 
 class FlashFaceExtension(ComfyExtension):
-    async def on_load(self) -> None:
-        loader.register_model_folder()
-
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        loader.register_model_folder()  # ComfyUI 0.3.75 does not call on_load
         return [
             *loader.NODES,
             *identity.NODES,
