@@ -1,0 +1,84 @@
+"""tools/convert.py as a user runs it: a process of its own."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from flashface_pack.flashface_core.checkpoint_file import write_safetensors
+from flashface_pack.flashface_core.comfy_adapter.load import load_flashface
+from safetensors import safe_open
+from safetensors.torch import load_file
+from support.tools import ROOT, load_tool
+
+rule_weights = load_tool("rule_weights")
+
+
+def convert(*arguments) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "tools" / "convert.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture
+def published(tmp_path):
+    """A small pickle in the published layout, aliases and ref_middle included."""
+    whole = rule_weights.write_rule_checkpoint(tmp_path / "a.safetensors", "mini", aliases=True)
+    path = tmp_path / "flashface.ckpt"
+    torch.save(load_file(whole), path)
+    return path
+
+
+def test_the_converted_file_is_a_fraction_and_loads_to_the_same_values(published, tmp_path):
+    done = convert(published)
+    assert done.returncode == 0, done.stderr
+    assert "Writing flashface.safetensors" in done.stderr and "100%" in done.stderr
+    out = tmp_path / "flashface.safetensors"
+    source, written = torch.load(published, weights_only=True), load_file(out)
+    groups = {key.partition(".")[0] for key in written}
+    assert not groups & {"encoder", "middle", "decoder", "ref_middle"}
+    assert {value.dtype for value in written.values()} == {torch.float16}
+    assert all(torch.equal(value, source[key].half()) for key, value in written.items())
+    with safe_open(out, framework="pt") as file:
+        metadata = file.metadata()
+    assert metadata == {"num_heads": "8", "reference_size": "224", "picture_size": "768"}
+    assert out.stat().st_size < published.stat().st_size / 2.8
+
+    (model, _), (expected, _) = load_flashface(out), load_flashface(published, "fp16")
+    state = expected.model.diffusion_model.state_dict()
+    for key, value in model.model.diffusion_model.state_dict().items():
+        assert torch.equal(value.half(), state[key])
+
+
+def test_it_refuses_to_overwrite_and_leaves_no_half_file(published, tmp_path):
+    out = tmp_path / "flashface.safetensors"
+    out.write_text("precious")
+    done = convert(published)
+    assert done.returncode != 0 and "exists already" in done.stderr
+    assert out.read_text() == "precious"
+
+    damaged = tmp_path / "damaged.ckpt"
+    damaged.write_bytes(published.read_bytes()[:100_000])
+    done = convert(damaged)
+    assert done.returncode != 0 and "damaged.ckpt" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("damaged.safetensors*"))
+
+
+def test_values_beyond_half_precision_are_told(published, tmp_path):
+    state = torch.load(published, weights_only=True)
+    state["ori_middle.0.layer1.0.weight"] = state["ori_middle.0.layer1.0.weight"] * 1e6
+    large = tmp_path / "large.ckpt"
+    torch.save(state, large)
+    done = convert(large)
+    assert done.returncode != 0 and "use --dtype bf16" in done.stderr
+    assert not (tmp_path / "large.safetensors").exists()
+    assert convert(large, "--dtype", "bf16").returncode == 0
+
+
+def test_a_writer_that_is_handed_the_wrong_tensor_leaves_no_file(tmp_path):
+    path = tmp_path / "x.safetensors"
+    with pytest.raises(ValueError, match="b"):
+        write_safetensors(path, {"a": (2,)}, [("b", torch.ones(2))], torch.float32)
+    with pytest.raises(ValueError, match="a was announced"):
+        write_safetensors(path, {"a": (2,)}, [], torch.float32)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,164 @@
+"""Photos and given boxes to an identity."""
+
+import pytest
+import torch
+from flashface_pack.flashface_core.errors import FlashFaceError
+from flashface_pack.flashface_core.faces.select import make_identity
+from flashface_pack.flashface_core.identity import FaceReference, Identity
+
+
+def photo(*colours, size=(40, 60)) -> torch.Tensor:
+    """IMAGE: one picture per grey value, brighter to the right."""
+    height, width = size
+    ramp = torch.linspace(0, 0.5, width).expand(height, width)
+    return torch.stack([(ramp + colour)[..., None].expand(-1, -1, 3) for colour in colours])
+
+
+def make(image, **options):
+    defaults = dict(
+        select="largest",
+        index=0,
+        margin=0.0,
+        no_face="error",
+        weight=1.0,
+        as_four_photos=True,
+        name="",
+    )
+    return make_identity(image, **(defaults | options))
+
+
+def box(x, y, width, height) -> dict:
+    return {"x": x, "y": y, "width": width, "height": height}
+
+
+THREE = [box(2, 4, 10, 10), box(30, 5, 20, 22), box(15, 8, 8, 9)]
+
+
+def test_without_boxes_every_image_is_a_face():
+    made = make(photo(0.1, 0.3, 0.5))
+    assert made.count == 3 and len(made.identity.references) == 3
+    assert made.identity.references[0].crop.shape == (40, 60, 3)
+    assert made.faces.shape == (3, 224, 224, 3) and made.preview.shape == (3, 40, 60, 3)
+    assert (made.faces[0, :37] == 0).all() and (made.faces[0, 112] > 0).all()  # black above
+
+
+@pytest.mark.parametrize(
+    ("select", "index", "expected"),
+    [
+        ("largest", 0, [(22, 20)]),
+        ("leftmost", 0, [(10, 10)]),
+        ("rightmost", 0, [(22, 20)]),
+        ("index", 2, [(9, 8)]),
+        ("every face", 0, [(10, 10), (22, 20), (9, 8)]),
+    ],
+)
+def test_selection_among_given_boxes(select, index, expected):
+    made = make(photo(0.2), boxes=[THREE], select=select, index=index)
+    assert [tuple(r.crop.shape[:2]) for r in made.identity.references] == expected
+
+
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        box(2, 4, 10, 12),
+        [box(2, 4, 10, 12)],
+        [[box(2, 4, 10, 12)]],
+        [box(2, 4, 10, 12), box(2, 4, 10, 12)],
+    ],
+)
+def test_all_shapes_of_bounding_boxes_are_read(boxes):
+    made = make(photo(0.2, 0.3), boxes=boxes)
+    assert [tuple(r.crop.shape[:2]) for r in made.identity.references] == [(12, 10)] * 2
+
+
+def test_the_crop_is_the_boxes_pixels_and_black_outside():
+    image = photo(0.3)
+    (reference,) = make(image, boxes=box(-4, 0, 10, 10)).identity.references
+    assert (reference.crop[:, :4] == 0).all()
+    expected = (image[0, :10, :6] * 255).round().to(torch.uint8)
+    assert torch.equal(reference.crop[:, 4:], expected)
+
+
+def test_margin_is_a_fraction_of_the_box_on_every_side():
+    (reference,) = make(photo(0.3), boxes=box(20, 10, 10, 20), margin=0.5).identity.references
+    assert reference.crop.shape[:2] == (40, 20)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"boxes": [[]]}, "Image 0 has no face"),
+        ({"boxes": [THREE], "select": "index", "index": 3}, "has 3 faces.*set index below 3"),
+        ({"boxes": [box(1, 1, 2, 2)] * 3}, "boxes are for 3 images, there are 1"),
+        ({"boxes": [box(60, 1, 5, 5)]}, "outside of image 0"),
+        ({"boxes": [box(1, 1, 0, 5)]}, "0 x 5 pixels"),
+        ({"boxes": [{"x": 1}]}, "expected x, y, width and height"),
+        ({"boxes": "face"}, "boxes are for"),
+    ],
+)
+def test_boxes_that_do_not_fit_are_told(options, words):
+    with pytest.raises(FlashFaceError, match=words):
+        make(photo(0.2), **options)
+
+
+def test_an_image_without_the_face_can_be_skipped_or_taken_whole():
+    boxes = [[], [box(1, 1, 8, 8)]]
+    skipped = make(photo(0.2, 0.3), boxes=boxes, no_face="skip image")
+    assert [r.crop.shape[0] for r in skipped.identity.references] == [8]
+    whole = make(photo(0.2, 0.3), boxes=boxes, no_face="use whole image")
+    assert [r.crop.shape[0] for r in whole.identity.references] == [40, 8]
+    nothing = make(photo(0.2), boxes=[[]], no_face="skip image")
+    assert nothing.count == 0 and not nothing.identity.references
+    assert nothing.faces.shape == (1, 224, 224, 3)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_grey_and_transparent_pictures_become_rgb(channels):
+    image = torch.full((1, 20, 20, channels), 0.5)
+    (reference,) = make(image).identity.references
+    assert reference.crop.shape == (20, 20, 3)
+    assert reference.crop.unique().tolist() == [128 if channels == 1 else 64]
+
+
+def test_more_photos_of_a_person_are_appended():
+    first = make(photo(0.1), name="Eileen", weight=0.5)
+    both = make(photo(0.3, size=(30, 30)), append_to=first.identity)
+    assert [r.weight for r in both.identity.references] == [0.5, 1.0]
+    assert both.count == 1 and both.identity.name == "Eileen"
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        ([1.0], [4.0]),
+        ([1.0, 1.0], [2.0, 2.0]),
+        ([1.0, 3.0], [1.0, 3.0]),
+        ([1.0, 0.0], [4.0, 0.0]),
+        ([0.0], [0.0]),
+        ([1.0] * 4, [1.0] * 4),
+        ([1.0] * 5, [1.0] * 5),
+    ],
+)
+def test_fewer_than_four_photos_weigh_as_four(weights, expected):
+    crop = torch.zeros(4, 4, 3, dtype=torch.uint8)
+    references = tuple(FaceReference.from_crop(crop, weight) for weight in weights)
+    assert list(Identity(references).key_weights()) == pytest.approx(expected)
+    assert list(Identity(references, as_four_photos=False).key_weights()) == weights
+
+
+def test_a_negative_weight_is_an_error():
+    with pytest.raises(FlashFaceError, match="-1"):
+        FaceReference.from_crop(torch.zeros(4, 4, 3, dtype=torch.uint8), -1.0)
+
+
+def test_equal_crops_have_equal_content_and_others_not():
+    crops = [torch.zeros(4, 6, 3), torch.zeros(6, 4, 3), torch.ones(4, 6, 3), torch.zeros(4, 6, 3)]
+    content = [FaceReference.from_crop(crop.to(torch.uint8)).content for crop in crops]
+    assert content[0] == content[3] and len(set(content)) == 3
+
+
+def test_the_preview_marks_the_taken_face_with_another_colour():
+    made = make(torch.zeros(1, 100, 100, 3), boxes=[[box(5, 5, 30, 30), box(50, 50, 40, 40)]])
+    preview = (made.preview[0] * 255).round()
+    assert preview[5, 20].tolist() == [232, 168, 56]
+    assert preview[50, 70].tolist() == [64, 200, 96]
