@@ -43,6 +43,8 @@ TRANSFORMER_BLOCK = {
     "self_attn.o": "attn1.to_out.0",
     "cross_attn.o": "attn2.to_out.0",
 }
+_OFFICIAL_LAYER = {ours: name for name, ours in (RESIDUAL | TRANSFORMER_SITE).items()}
+_OFFICIAL_BLOCK = {ours: name for name, ours in TRANSFORMER_BLOCK.items()}
 BLOCKS = {"encoder": "input_blocks", "middle": "middle_block", "decoder": "output_blocks"}
 REFERENCE_ATTENTION = "self_attn.self_attn_first."
 
@@ -101,7 +103,34 @@ def read_checkpoint(
             checkpoint.reference[renamed] = tensor
     if unexpected:
         raise FlashFaceError(f"{name} has keys that FlashFace does not: {some(unexpected)}.")
+    _check_sites(checkpoint)
     return checkpoint
+
+
+def _check_sites(checkpoint: Checkpoint) -> None:
+    """Every attention site of middle and decoder is whole in both networks, and has RA."""
+    pattern = re.compile(
+        r"((?:middle_block|output_blocks)\..+)\.(?:proj_in|transformer_blocks)\..+"
+    )
+    with_attention = {
+        match[1]
+        for part in (checkpoint.target, checkpoint.reference)
+        for key in part
+        if (match := pattern.fullmatch(key))
+    }
+    reference_attention = {
+        "middle_block.1" if site[0] == "middle" else f"output_blocks.{site[1]}.1"
+        for site in checkpoint.reference_attention
+    }
+    missing = with_attention ^ reference_attention
+    for part in (checkpoint.target, checkpoint.reference):
+        whole = {key.partition(".transformer_blocks.")[0] for key in part if ".attn1.to_q" in key}
+        missing |= with_attention - whole
+    if missing:
+        raise FlashFaceError(
+            f"{checkpoint.name} is incomplete: attention is missing in parts at {some(missing)}. "
+            "Download it again, or convert it again."
+        )
 
 
 def used_keys(state: Mapping[str, torch.Tensor]):
@@ -153,6 +182,48 @@ def _reference_attention_key(group: str, rest: str) -> tuple[Site, str]:
     if group == "ori_middle":
         return ("middle", 0, numbers[-1]), part
     return ("output", numbers[0], numbers[-1]), part
+
+
+def published_state_dict(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    """The parts under their official names: what read_checkpoint reads, for writing a file.
+
+    The target's middle, time embedding and head are the ones written; the ReferenceNet's copies
+    of them are left out.
+    """
+    state = {}
+    for key, tensor in checkpoint.target.items():
+        if key == "input_blocks.0.0.weight" and checkpoint.position is not None:
+            tensor = torch.cat([tensor, checkpoint.position.to(tensor)], 1)
+        state[_published_key(key, "ori_")] = tensor
+    for key, tensor in checkpoint.reference.items():
+        if key.startswith(("input_blocks.", "output_blocks.")):
+            state[_published_key(key, "ref_")] = tensor
+    for (part, block, depth), tensors in checkpoint.reference_attention.items():
+        path = "ori_middle.1" if part == "middle" else f"ori_decoder.{block}.1"
+        for key, tensor in tensors.items():
+            state[f"{path}.blocks.{depth}.{REFERENCE_ATTENTION}{key}"] = tensor
+    return state
+
+
+def _published_key(key: str, prefix: str) -> str:
+    """The inverse of unet_key."""
+    path, _, tensor = key.rpartition(".")
+    for ours, official in (("time_embed.", "time_embedding."), ("out.", "head.")):
+        if key.startswith(ours):
+            return official + key.removeprefix(ours)
+    part = next(part for part, blocks in BLOCKS.items() if path.startswith(f"{blocks}."))
+    path = path.removeprefix(f"{BLOCKS[part]}.")
+    if path == "0.0":
+        return f"{prefix}{part}.0.{tensor}"
+    if path.endswith(".0.op"):
+        return f"{prefix}{part}.{path.removesuffix('.0.op')}.{tensor}"
+    if path.endswith(".conv"):
+        return f"{prefix}{part}.{path.removesuffix('.conv')}.1.{tensor}"
+    if match := re.fullmatch(r"(.+)\.transformer_blocks\.(\d+)\.(.+)", path):
+        site, depth, inner = match.groups()
+        return f"{prefix}{part}.{site}.blocks.{depth}.{_OFFICIAL_BLOCK[inner]}.{tensor}"
+    inner = path.lstrip("0123456789.")
+    return f"{prefix}{part}.{path.removesuffix(inner)}{_OFFICIAL_LAYER[inner]}.{tensor}"
 
 
 def site_levels(checkpoint: Checkpoint) -> dict[Site, str]:

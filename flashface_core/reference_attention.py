@@ -23,7 +23,7 @@ PLAIN_SCORES = 2**26
 class ReferenceKeys(NamedTuple):
     """Keys and values of references that share a weight, for one attention site.
 
-    keys, values: (1, L, C), already projected.
+    keys, values: (1, L, C) for all rows or (R, L, C), already projected.
     weight: > 0; its logarithm is added to the logits.
     covered: bool (B, Lq), the picture tokens that may attend to them; None: all.
     """
@@ -65,7 +65,8 @@ class ReferenceAttention(nn.Module):
         """What RA adds to the block, (B, L, C).
 
         y: norm1 output (B, L, C). references: empty for attention over the own tokens alone.
-        strength: s of every picture token of the given rows, (R, L, 1) or (R, 1, 1).
+        strength: s of every picture token of the given rows, (R, L, 1) or (R, 1, 1). None: 1 for
+        all, as in training: then one softmax over [own; references], by kernels with a gradient.
         rows: the R rows that see the references (None: all); the others never compute with them.
         attention: core's attention(q, k, v, heads) for the case without references.
         """
@@ -73,6 +74,8 @@ class ReferenceAttention(nn.Module):
         if not references:
             own = (attention or _attention)(q, k, v, self.heads)
             return self.o(own)
+        if strength is None:
+            return self.o(self._joint(q, k, v, references, rows))
         q, k, v = (_split_heads(t, self.heads) for t in (q, k, v))
         own, own_lse = attend(q, k, v)
         if rows is None or len(rows) == len(y):
@@ -82,6 +85,18 @@ class ReferenceAttention(nn.Module):
             pull = self._pull(q[index], own[index], own_lse[index], references, strength)
             own = own.index_add(0, index, pull)
         return self.o(_join_heads(own))
+
+    def _joint(self, q, k, v, references, rows) -> torch.Tensor:
+        """Attention over [own; references] for the rows, over own tokens for the others."""
+        if rows is not None and len(rows) < len(q):
+            rest = [row for row in range(len(q)) if row not in rows]
+            seeing, alone = (torch.tensor(r, device=q.device) for r in (rows, rest))
+            joint = self._joint(q[seeing], k[seeing], v[seeing], references, None)
+            own = _attention(q[alone], k[alone], v[alone], self.heads)
+            return torch.cat([joint, own])[torch.cat([seeing, alone]).argsort()]
+        keys = [reference.keys.to(q).expand(len(q), -1, -1) for reference in references]
+        values = [reference.values.to(q).expand(len(q), -1, -1) for reference in references]
+        return _attention(q, torch.cat([k, *keys], 1), torch.cat([v, *values], 1), self.heads)
 
     def _pull(self, q, own, own_lse, references, strength) -> torch.Tensor:
         """s * (attention over [own; references] - attention over own), (B, H, L, D)."""

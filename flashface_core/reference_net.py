@@ -47,7 +47,7 @@ class ReferenceNetwork(nn.Module):
         return attention
 
     def keys_values(
-        self, latent: torch.Tensor, timestep: float, context: torch.Tensor
+        self, latent: torch.Tensor, timestep: float | torch.Tensor, context: torch.Tensor
     ) -> dict[Site, tuple[torch.Tensor, torch.Tensor]]:
         """Keys and values (N, L, C) of RA at every site for reference latents (N, 4, h, w)."""
         maps = feature_maps(self.unet, latent, timestep, context, self.sites)
@@ -65,15 +65,16 @@ class _AllCaptured(Exception):
 def feature_maps(
     unet: nn.Module,
     latent: torch.Tensor,
-    timestep: float,
+    timestep: float | torch.Tensor,
     context: torch.Tensor,
     sites: Iterable[Site],
 ) -> dict[Site, torch.Tensor]:
     """The norm1 output, before self-attention, of every site's transformer block.
 
     latent: clean reference latents (N, 4, h, w), scaled by the latent format, never noised.
-    timestep: the target's current model timestep (0..999). context: the negative prompt's
-    embedding (1, 77 k, width). Returns (N, L, C) per site (official reference_unet.py).
+    timestep: the target's current model timestep (0..999), one for all or (N,). context: the
+    negative prompt's embedding, (1, 77 k, width) or one per latent. Returns (N, L, C) per site
+    (official reference_unet.py).
     """
     missing, captured = set(sites), {}
 
@@ -87,7 +88,7 @@ def feature_maps(
         return n, context, value
 
     count = len(latent)
-    timesteps = torch.full((count,), timestep, dtype=torch.float32, device=latent.device)
+    timesteps = torch.as_tensor(timestep, dtype=torch.float32, device=latent.device).expand(count)
     try:
         unet(
             latent,

@@ -16,7 +16,15 @@ import subprocess
 import sys
 
 import comfy_server
-from environment import LINT_MODULES, PRIVATE, REPO, TEST_MODULES, Environment, prepare
+from environment import (
+    DEMO_MODULES,
+    LINT_MODULES,
+    PRIVATE,
+    REPO,
+    TEST_MODULES,
+    Environment,
+    prepare,
+)
 
 
 def main(arguments: list[str]) -> int:
@@ -40,8 +48,8 @@ def main(arguments: list[str]) -> int:
 
 
 def demo(arguments: list[str]) -> int:
-    environment = prepare()
-    return _run(environment, str(REPO / "tools" / "demo.py"), *arguments)
+    argparse.ArgumentParser(prog="tools/comfy.py demo").parse_args(arguments)
+    return _run(prepare(DEMO_MODULES), str(REPO / "tools" / "demo.py"))
 
 
 def test(arguments: list[str]) -> int:

@@ -93,7 +93,12 @@ class ComfyServer:
 
     def queue(self, api: dict[str, Any]) -> str:
         """Put a workflow into the queue without waiting; its prompt id."""
-        return self.post("/prompt", {"prompt": api})["prompt_id"]
+        answer = self.post("/prompt", {"prompt": api})
+        if answer["node_errors"]:
+            # ComfyUI would run the other outputs and say nothing of these again.
+            self.post("/queue", {"delete": [answer["prompt_id"]]})
+            raise RuntimeError("\n".join(_node_lines(answer["node_errors"])))
+        return answer["prompt_id"]
 
     def wait(self, prompt_id: str, timeout: float = 600) -> dict[str, Any]:
         deadline = time.monotonic() + timeout
@@ -237,13 +242,18 @@ def _readable(body: str) -> str:
     """ComfyUI's answer to a workflow it refuses, as lines; any other text as it is."""
     try:
         answer = json.loads(body)
-        lines = [_line(answer["error"])]
-        for node_id, node in (answer.get("node_errors") or {}).items():
-            where = f"node {node_id} ({node['class_type']})"
-            lines += [f"{where}: {_line(error)}" for error in node["errors"]]
+        lines = [_line(answer["error"]), *_node_lines(answer.get("node_errors") or {})]
     except (ValueError, KeyError, TypeError):
         return body
     return "\n".join(lines)
+
+
+def _node_lines(node_errors: dict[str, Any]) -> list[str]:
+    return [
+        f"node {node_id} ({node['class_type']}): {_line(error)}"
+        for node_id, node in node_errors.items()
+        for error in node["errors"]
+    ]
 
 
 def _line(error: dict[str, str]) -> str:

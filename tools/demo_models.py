@@ -2,19 +2,18 @@
 
 All three have the layouts of published files and load through the ordinary loader nodes. Nothing
 in them was trained, so pictures are noise. Every value follows from its name alone.
+
+    python tools/demo_models.py FOLDER      # makes them in a `models` folder of ComfyUI
 """
 
 import sys
 from pathlib import Path
 
 import numpy as np
+import rule_weights  # which puts the repository on sys.path
 import torch
 
-sys.path.append(str(Path(__file__).resolve().parent))
-
-import rule_weights  # noqa: E402  (and with it the repository on sys.path)
-
-from flashface_core.checkpoint_file import write_safetensors  # noqa: E402
+from flashface_core.checkpoint_file import write_safetensors
 
 # As the shipped workflow names them, each in its folder under models/.
 FLASHFACE = "flashface/flashface.safetensors"
@@ -142,3 +141,7 @@ def _text_encoder_tensor(key: str, shape: tuple[int, ...]) -> torch.Tensor:
         generator = np.random.Generator(np.random.Philox(key=0))
         return torch.from_numpy(generator.standard_normal(shape, dtype=np.float32))
     return rule_weights.rule_tensor(key, shape)
+
+
+if __name__ == "__main__":
+    make_demo_models(Path(sys.argv[1]))

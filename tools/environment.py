@@ -45,6 +45,7 @@ PINS = {
 
 # What each command imports; a ComfyUI that is not ours must bring it.
 COMFY_MODULES = ("torch", "safetensors", "aiohttp", "yaml")
+DEMO_MODULES = ("skimage",)
 TEST_MODULES = ("pytest",)  # tests that need more say so and are skipped
 LINT_MODULES = ("ruff", "pyright")
 

@@ -17,7 +17,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from ..checkpoint import Checkpoint, read_checkpoint, site_levels, some
 from ..checkpoint_file import read_state_dict
 from ..errors import FlashFaceError
-from ..reference_net import ReferenceNetwork
+from ..reference_net import ReferenceNetwork, site_name
 from .attach import attach_reference_net
 from .reference import ReferenceNet
 
@@ -51,68 +51,71 @@ def build_flashface(checkpoint: Checkpoint, weight_dtype: str = "default"):
         weight_dtype=comfy.utils.weight_dtype(checkpoint.target),
     )
     compute = comfy.model_management.unet_manual_cast(dtype, load_device, SUPPORTED_DTYPES)
-    model = _target(checkpoint, dtype, compute)
-    net = _reference_net(checkpoint, dtype, compute)
-    return attach_reference_net(model, net), net
-
-
-def _unet_config(checkpoint: Checkpoint, state: dict, dtype, compute):
-    try:
-        config = comfy.model_detection.detect_unet_config(state, "")
-    except (KeyError, IndexError) as error:
-        raise FlashFaceError(f"{checkpoint.name} is incomplete: no tensor {error}.") from error
-    model_config = comfy.supported_models.SD15(config)
-    model_config.unet_config["num_heads"] = checkpoint.heads
-    model_config.set_inference_dtype(dtype, compute)
-    return model_config
-
-
-def _target(checkpoint: Checkpoint, dtype, compute):
-    model_config = _unet_config(checkpoint, checkpoint.target, dtype, compute)
-    model = model_config.get_model(checkpoint.target)
-    _set_group_norm_eps(model.diffusion_model)
-    patcher = make_patcher(model)
-    _load_strictly(model.diffusion_model, checkpoint.target, checkpoint.name, patcher)
-    return patcher
-
-
-def _reference_net(checkpoint: Checkpoint, dtype, compute) -> ReferenceNet:
-    model_config = _unet_config(checkpoint, checkpoint.reference, dtype, compute)
     operations = comfy.ops.pick_operations(dtype, compute)
-    levels = site_levels(checkpoint)
-    widths = {}
-    for site in levels:
-        parts = checkpoint.reference_attention[site]
-        if "q.weight" not in parts:
-            raise FlashFaceError(f"{checkpoint.name}: reference attention at {site} has no q.")
-        widths[site] = parts["q.weight"].shape[0]
-    assert checkpoint.position is not None
-    network = ReferenceNetwork(
-        UNetModel(**model_config.unet_config, operations=cast(Any, operations)),
-        widths,
-        checkpoint.heads,
-        checkpoint.position.shape[0],
-        operations,
-        dtype,
-    ).eval()
-    _set_group_norm_eps(network.unet)
-    state = {f"unet.{key}": value for key, value in checkpoint.reference.items()}
-    state["position.weight"] = checkpoint.position
-    for site, parts in checkpoint.reference_attention.items():
-        name = "_".join(str(part) for part in site)
-        state |= {f"attention.{name}.{key}": value for key, value in parts.items()}
-    patcher = make_patcher(network)
-    _load_strictly(network, state, checkpoint.name, patcher)
-    return ReferenceNet(
+    try:
+        model_config = _model_config(checkpoint)
+        model_config.set_inference_dtype(dtype, compute)
+        target = model_config.get_model(checkpoint.target)
+        reference = UNetModel(**model_config.unet_config, operations=cast(Any, operations))
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        # Core stumbles in several ways over a UNet of which whole blocks are missing.
+        raise FlashFaceError(
+            f"{checkpoint.name} is incomplete: blocks are missing, its tensors make no whole UNet "
+            f"({type(error).__name__}: {error}). Download it again, or convert it again."
+        ) from error
+    for unet in (target.diffusion_model, reference):
+        _set_group_norm_eps(unet)
+    model = make_patcher(target)
+    _load_strictly(target.diffusion_model, checkpoint.target, checkpoint.name, model)
+    network = _reference_network(checkpoint, reference, operations, dtype)
+    net = ReferenceNet(
         name=checkpoint.name,
-        patcher=patcher,
-        levels=levels,
+        patcher=network,
+        levels=site_levels(checkpoint),
         compute_dtype=compute or dtype,
         context_width=model_config.unet_config["context_dim"],
         reference_size=checkpoint.reference_size,
         picture_size=checkpoint.picture_size,
         fingerprint=_fingerprint(checkpoint),
     )
+    return attach_reference_net(model, net), net
+
+
+def _model_config(checkpoint: Checkpoint):
+    """Both UNets have one topology, which core infers from keys and shapes."""
+    config, other = (
+        comfy.model_detection.detect_unet_config(state, "")
+        for state in (checkpoint.target, checkpoint.reference)
+    )
+    if config != other:
+        different = [key for key in config if config[key] != other.get(key)]
+        raise FlashFaceError(
+            f"{checkpoint.name} is incomplete: target and ReferenceNet differ in "
+            f"{some(different)}. Download it again, or convert it again."
+        )
+    model_config = comfy.supported_models.SD15(config)
+    model_config.unet_config["num_heads"] = checkpoint.heads
+    return model_config
+
+
+def _reference_network(checkpoint: Checkpoint, unet: UNetModel, operations, dtype):
+    """The ModelPatcher of ReferenceNet, RA and position channel."""
+    assert checkpoint.position is not None
+    state = {f"unet.{key}": value for key, value in checkpoint.reference.items()}
+    state["position.weight"] = checkpoint.position
+    widths = {}
+    for site in site_levels(checkpoint):
+        parts = checkpoint.reference_attention[site]
+        if "q.weight" not in parts:
+            raise FlashFaceError(f"{checkpoint.name}: reference attention at {site} has no q.")
+        widths[site] = parts["q.weight"].shape[0]
+        state |= {f"attention.{site_name(site)}.{key}": value for key, value in parts.items()}
+    network = ReferenceNetwork(
+        unet, widths, checkpoint.heads, checkpoint.position.shape[0], operations, dtype
+    ).eval()
+    patcher = make_patcher(network)
+    _load_strictly(network, state, checkpoint.name, patcher)
+    return patcher
 
 
 def make_patcher(module: torch.nn.Module):

@@ -92,6 +92,17 @@ def test_rows_without_strength_are_exactly_the_own_attention(attention):
     close(mixed[[0, 2]], attention(y)[[0, 2]])
 
 
+@pytest.mark.parametrize("rows", [None, [2, 0]])
+def test_the_training_form_equals_strength_one(attention, rows):
+    y, features = torch.randn(3, TOKENS, WIDTH), torch.randn(2, 11, WIDTH)
+    reference = [keys(attention, features)]
+    count = len(rows or y)
+    got = attention(y, reference, None, rows)
+    close(got, attention(y, reference, torch.ones(count, 1, 1), rows))
+    got.square().sum().backward()
+    assert all(p.grad is not None for p in attention.parameters())
+
+
 @torch.no_grad()
 def test_a_region_hides_the_references_from_the_other_tokens_exactly(attention):
     y, features = torch.randn(1, TOKENS, WIDTH), torch.randn(2, 1, 11, WIDTH)

@@ -1,0 +1,138 @@
+"""The nodes as a real ComfyUI describes them: what people's workflows are saved with."""
+
+import pytest
+
+pytestmark = pytest.mark.server
+
+ANY = object()  # sockets have no default
+
+SELECT = ["largest", "leftmost", "rightmost", "index", "every face"]
+NO_FACE = ["error", "skip image", "use whole image"]
+WEIGHTS = ["as four photos", "as given"]
+ATTENTION = ["whole image", "inside the region"]
+PRESETS = ["custom", "stable identity", "strong identity", "change age", "subtle"]
+DTYPES = ["default", "fp32", "fp16", "bf16"]
+
+# node id: required inputs, optional inputs, outputs. An input is id, type or combo values, default.
+CONTRACT = {
+    "FlashFaceLoader": (
+        [
+            ("model_name", ["flashface.safetensors"], ANY),
+            ("weight_dtype", DTYPES, "default"),
+        ],
+        [],
+        [("MODEL", "MODEL"), ("REFERENCE_NET", "REFERENCE_NET")],
+    ),
+    "FlashFaceIdentity": (
+        [
+            ("image", "IMAGE", ANY),
+            ("select", SELECT, "largest"),
+            ("index", "INT", 0),
+            ("crop_margin", "FLOAT", 0.0),
+            ("no_face", NO_FACE, "error"),
+            ("weight", "FLOAT", 1.0),
+            ("reference_weight", WEIGHTS, "as four photos"),
+            ("name", "STRING", ""),
+        ],
+        [
+            ("detector", "FACE_DETECTOR", ANY),
+            ("boxes", "BOUNDING_BOX", ANY),
+            ("append_to", "FACE_IDENTITY", ANY),
+        ],
+        [
+            ("FACE_IDENTITY", "FACE_IDENTITY"),
+            ("IMAGE", "faces"),
+            ("IMAGE", "preview"),
+            ("INT", "count"),
+        ],
+    ),
+    "FlashFaceIdentityPlace": (
+        [
+            ("identity", "FACE_IDENTITY", ANY),
+            ("x", "FLOAT", 0.3),
+            ("y", "FLOAT", 0.1),
+            ("width", "FLOAT", 0.3),
+            ("height", "FLOAT", 0.3),
+            ("strength", "FLOAT", 1.0),
+            ("attention", ATTENTION, "whole image"),
+        ],
+        [("mask", "MASK", ANY)],
+        [("FACE_IDENTITY", "FACE_IDENTITY")],
+    ),
+    "FlashFaceEncode": (
+        [
+            ("identity", "FACE_IDENTITY", ANY),
+            ("reference_net", "REFERENCE_NET", ANY),
+            ("vae", "VAE", ANY),
+            ("negative", "CONDITIONING", ANY),
+        ],
+        [("sigmas", "SIGMAS", ANY)],
+        [("FACE_FEATURES", "FACE_FEATURES")],
+    ),
+    "FlashFaceGuidance": (
+        [
+            ("preset", PRESETS, "custom"),
+            ("feature_strength", "FLOAT", 1.2),
+            ("face_guidance", "FLOAT", 3.2),
+            ("launch_timestep", "INT", 750),
+            ("early_strength", "FLOAT", 0.85),
+            ("guidance_rescale", "FLOAT", 0.5),
+            ("start_percent", "FLOAT", 0.0),
+            ("end_percent", "FLOAT", 1.0),
+            ("coarse", "FLOAT", 1.0),
+            ("medium", "FLOAT", 1.0),
+            ("fine", "FLOAT", 1.0),
+        ],
+        [],
+        [("FACE_GUIDANCE", "FACE_GUIDANCE")],
+    ),
+    "FlashFaceApply": (
+        [("model", "MODEL", ANY), ("features", "FACE_FEATURES", ANY)],
+        [("guidance", "FACE_GUIDANCE", ANY)],
+        [("MODEL", "MODEL")],
+    ),
+}
+
+
+def described(info: dict, kind: str) -> list[tuple]:
+    rows = []
+    for name in info["input_order"].get(kind, []):
+        type_, options = info["input"][kind][name]
+        values = options["options"] if type_ == "COMBO" else type_
+        rows.append((name, values, options.get("default", ANY)))
+    return rows
+
+
+@pytest.fixture(scope="module")
+def object_info(server):
+    return server.get("/object_info")
+
+
+@pytest.mark.parametrize("node", CONTRACT)
+def test_a_node_has_the_promised_inputs_and_outputs(object_info, node):
+    required, optional, outputs = CONTRACT[node]
+    info = object_info[node]
+    if node == "FlashFaceLoader":  # files of other tests may be there as well
+        options = info["input"]["required"]["model_name"][1]["options"]
+        info["input"]["required"]["model_name"][1]["options"] = [
+            name for name in options if name == "flashface.safetensors"
+        ]
+    assert described(info, "required") == required
+    assert described(info, "optional") == optional
+    assert list(zip(info["output"], info["output_name"], strict=True)) == outputs
+    assert info["category"] == "FlashFace"
+    assert info["display_name"].startswith("FlashFace ")
+    assert info["description"]
+
+
+def test_every_node_of_the_pack_is_in_the_contract_and_no_other(object_info):
+    ours = {name for name, i in object_info.items() if i["python_module"].endswith("flashface")}
+    assert ours == set(CONTRACT)
+
+
+@pytest.mark.parametrize("node", CONTRACT)
+def test_every_widget_says_what_it_does(object_info, node):
+    inputs = object_info[node]["input"]
+    widgets = ("COMBO", "INT", "FLOAT", "STRING")
+    for name, (type_, options) in {**inputs["required"], **inputs.get("optional", {})}.items():
+        assert type_ not in widgets or options.get("tooltip"), f"{node}.{name} has no tooltip"

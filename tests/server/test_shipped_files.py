@@ -1,0 +1,103 @@
+"""What the pack ships for people: workflows, their thumbnails and help pages."""
+
+import io
+import json
+import re
+
+import pytest
+from PIL import Image
+from support.server import API_WORKFLOW, UI_WORKFLOW, bare, fetch, small_workflow
+from support.tools import ROOT
+
+pytestmark = pytest.mark.server
+
+OURS = [path.stem for path in sorted((ROOT / "web" / "docs").glob("*.md"))]
+WIDGETS = ("COMBO", "INT", "FLOAT", "STRING")
+
+
+def ui_to_api(ui: dict, object_info: dict) -> dict:
+    """What the frontend exports, from the node descriptions: widget values stand by position."""
+    links = {link[0]: [str(link[1]), link[2]] for link in ui["links"]}
+    api = {}
+    for node in ui["nodes"]:
+        if node["type"] == "MarkdownNote":
+            continue
+        info = object_info[node["type"]]["input"]
+        described = {**info["required"], **info.get("optional", {})}
+        values = iter(node.get("widgets_values") or [])
+        inputs = {}
+        for name, (type_, *options) in described.items():
+            if isinstance(type_, list) or type_ in WIDGETS:
+                inputs[name] = next(values)
+                if options and options[0].get("control_after_generate"):
+                    assert next(values) == "fixed"
+        upload = [] if node["type"] != "LoadImage" else ["image"]
+        assert list(values) == upload, f"{node['type']} has more values than widgets"
+        for slot in node["inputs"]:
+            if slot.get("link") is not None:
+                inputs[slot["name"]] = links[slot["link"]]
+        api[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
+    return api
+
+
+def test_the_workflow_for_the_canvas_and_the_api_form_agree(server):
+    ui = json.loads(UI_WORKFLOW.read_text())
+    converted = ui_to_api(ui, server.get("/object_info"))
+    assert bare(converted) == bare(json.loads(API_WORKFLOW.read_text()))
+
+
+def test_nodes_of_the_shipped_workflow_name_the_pack_they_come_from():
+    version = (ROOT / "pyproject.toml").read_text().split('version = "')[1].split('"')[0]
+    for node in json.loads(UI_WORKFLOW.read_text())["nodes"]:
+        if node["type"] in OURS:
+            expected = {"cnr_id": "flashface", "ver": version, "Node name for S&R": node["type"]}
+            assert node["properties"] == expected
+
+
+def test_nodes_and_groups_of_the_shipped_workflow_do_not_overlap():
+    ui = json.loads(UI_WORKFLOW.read_text())
+    title = 30  # above a node's own position
+    nodes = [(*node["pos"], *node["size"]) for node in ui["nodes"]]
+    boxes = [(x, y - title, x + w, y + h) for x, y, w, h in nodes]
+    groups = [(x, y, x + w, y + h) for x, y, w, h in (g["bounding"] for g in ui["groups"])]
+    for kind in (boxes, groups):
+        for i, a in enumerate(kind):
+            for b in kind[:i]:
+                apart = a[0] >= b[2] or b[0] >= a[2] or a[1] >= b[3] or b[1] >= a[3]
+                assert apart, (a, b)
+
+
+def test_the_workflow_is_listed_as_a_template_and_served_with_a_thumbnail(server):
+    assert server.get("/workflow_templates") == {"flashface": ["photo_to_portrait"]}
+    path = "/api/workflow_templates/flashface/photo_to_portrait"
+    assert json.loads(fetch(server, f"{path}.json")) == json.loads(UI_WORKFLOW.read_text())
+    thumbnail = Image.open(io.BytesIO(fetch(server, f"{path}.jpg")))
+    assert thumbnail.format == "JPEG"
+    assert max(thumbnail.size) <= 512
+
+
+def test_every_node_has_a_help_page(server):
+    ours = {
+        name
+        for name, info in server.get("/object_info").items()
+        if info["python_module"].endswith("flashface")
+    }
+    assert ours == set(OURS)
+    for name in ours:
+        page = fetch(server, f"/extensions/flashface/docs/{name}.md").decode()
+        assert page.startswith("# FlashFace ")
+
+
+def test_help_pages_name_every_widget_of_their_node(server):
+    for name in OURS:
+        info = server.get(f"/object_info/{name}")[name]["input"]
+        page = (ROOT / "web" / "docs" / f"{name}.md").read_text()
+        for widget, (type_, *_) in {**info["required"], **info.get("optional", {})}.items():
+            if type_ in WIDGETS:
+                assert re.search(rf"\b{widget}\b", page), f"{name}.md says nothing about {widget}"
+
+
+def test_the_small_workflow_of_these_tests_is_the_shipped_one_but_for_size_and_steps():
+    shipped, small = bare(json.loads(API_WORKFLOW.read_text())), bare(small_workflow())
+    changed = {key: small[key][0] for key in shipped if shipped[key] != small[key]}
+    assert sorted(changed.values()) == ["EmptyLatentImage", "KSampler"]

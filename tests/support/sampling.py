@@ -1,0 +1,148 @@
+"""One step of any guider, seeded inputs, and the arithmetic of the face term written out again."""
+
+from collections.abc import Callable
+
+import comfy.samplers
+import torch
+from comfy_extras.nodes_custom_sampler import BasicGuider, CFGGuider
+
+import nodes
+
+from .harness import WrappersMP, apply_features, cond
+from .harness import Guidance as Guidance
+
+CFG = 7.5
+TOKENS, WIDTH = 77, 768
+
+
+def noise(seed: int, batch: int = 1, height: int = 16, width: int = 16) -> torch.Tensor:
+    """Standard normal latents; sample i does not depend on the size of the batch."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.cat([torch.randn(1, 4, height, width, generator=generator) for _ in range(batch)])
+
+
+def prompt(seed: int, tokens: int = TOKENS, **options) -> list:
+    """CONDITIONING with one random entry."""
+    generator = torch.Generator().manual_seed(seed)
+    return cond(torch.randn(1, tokens, WIDTH, generator=generator), **options)
+
+
+def empty_latent(batch: int = 1, height: int = 16, width: int = 16) -> dict:
+    return {"samples": torch.zeros(batch, 4, height, width)}
+
+
+def ksampler(
+    model,
+    positive,
+    negative,
+    latent=None,
+    seed: int = 1,
+    steps: int = 2,
+    cfg: float = CFG,
+    denoise: float = 1.0,
+) -> torch.Tensor:
+    """The ordinary KSampler node: euler, simple spacing."""
+    latent = latent or empty_latent()
+    (out,) = nodes.KSampler().sample(
+        model, seed, steps, cfg, "euler", "simple", positive, negative, latent, denoise
+    )
+    return out["samples"]
+
+
+def noisy(model, x: torch.Tensor, timestep: int) -> torch.Tensor:
+    """Pure noise at the spread of a timestep."""
+    return x * (1 + model.get_model_object("model_sampling").sigmas[timestep] ** 2) ** 0.5
+
+
+def guided(guider, x: torch.Tensor, timestep: int) -> torch.Tensor:
+    """What a guider predicts for the noisy latents x at a timestep: one call of a sampler."""
+    sigma = guider.model_patcher.get_model_object("model_sampling").sigmas[timestep]
+    result = {}
+
+    def one_call(wrapped, noise, sigmas, extra_args=None, callback=None, disable=None):
+        batch_sigma = sigma.expand(len(x)).to(noise.device)
+        options = {key: extra_args[key] for key in ("model_options", "seed")}
+        result["x0"] = wrapped.inner_model(x.to(noise.device), batch_sigma, **options)
+        return noise
+
+    zeros = torch.zeros_like(x)
+    guider.sample(zeros, zeros, comfy.samplers.KSAMPLER(one_call), sigma.view(1))
+    return result["x0"]
+
+
+def basic(model, positive):
+    return BasicGuider.execute(model, positive).args[0]
+
+
+def classic(model, positive, negative, cfg: float = CFG):
+    return CFGGuider.execute(model, positive, negative, cfg).args[0]
+
+
+def everywhere(model, features, strength: float):
+    """MODEL with every row at one strength, and nothing else."""
+    settings = dict(feature_strength=strength, early_strength=strength, face_guidance=0)
+    return apply_features(model, features, Guidance(**settings, guidance_rescale=0))
+
+
+def place_only(model, features):
+    """MODEL with the position channel of the features, and nothing else."""
+    settings = dict(feature_strength=0, early_strength=0, face_guidance=1)
+    return apply_features(model, features, Guidance(**settings, guidance_rescale=0))
+
+
+def add_face(x, plain, y, y_ref, guidance: Guidance) -> torch.Tensor:
+    """plain + f (y_ref - y), then the spread of the noise pulled to that of y, per sample."""
+    out = []
+    for i in range(len(x)):
+        eps = x[i] - plain[i]
+        if y_ref is not None:
+            eps = eps + guidance.face_guidance * (y[i] - y_ref[i])
+        r = guidance.guidance_rescale
+        factor = r * float((x[i] - y[i]).std()) / float(eps.std()) + 1 - r
+        out.append(x[i] - factor * eps)
+    return torch.stack(out)
+
+
+def watch_rows(model, key: str = "test_rows") -> tuple[object, list[dict]]:
+    """A clone, and what comes into its UNet calls: cond lists, batch, timestep, row data."""
+    model, calls = model.clone(), []
+
+    def watch(executor, x, timesteps, context, y, control, transformer_options, **kwargs):
+        branches = list(transformer_options["cond_or_uncond"])
+        calls.append(
+            dict(branches=branches, rows=len(x), x=x.clone(), timestep=float(timesteps[0]))
+            | dict(kwargs)
+        )
+        return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
+
+    model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, key, watch)
+    return model, calls
+
+
+def count_rows(run: Callable, model, *args) -> int:
+    """UNet rows of run(model, ...)."""
+    model, calls = watch_rows(model)
+    run(model, *args)
+    return sum(call["rows"] for call in calls)
+
+
+class Counter:
+    """Counts the forward passes of a module while it is open."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self.module, self.count = module, 0
+
+    def __enter__(self) -> "Counter":
+        def counted(*_) -> None:
+            self.count += 1
+
+        self._hook = self.module.register_forward_hook(counted)
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._hook.remove()
+
+
+def reference_passes(net) -> Counter:
+    """Passes of the ReferenceNet (one per photo), counted at its first convolution."""
+    return Counter(net.network.unet.input_blocks[0][0])

@@ -1,0 +1,62 @@
+"""Rules of the house that hold for every file."""
+
+import ast
+import subprocess
+import sys
+
+from support.tools import ROOT
+
+CORE = ROOT / "flashface_core"
+MODULES = [
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for path in sorted(CORE.rglob("*.py"))
+    if "comfy_adapter" not in path.parts and path.name != "__init__.py"
+]
+# The way of the data: a module imports only from those before it.
+ORDER = [
+    "errors",
+    "place",
+    "identity",
+    "guidance",
+    "checkpoint_file",
+    "checkpoint",
+    "reference_attention",
+    "reference_net",
+    "features",
+    "rows",
+]
+
+
+def test_everything_outside_the_adapter_runs_without_comfyui():
+    code = "import sys; sys.path.append(sys.argv[1]); sys.modules['comfy'] = None\n"
+    code += "\n".join(f"import {module}" for module in MODULES)
+    assert len(MODULES) >= 10
+    done = subprocess.run([sys.executable, "-c", code, str(ROOT)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_nothing_imports_against_the_way_of_the_data():
+    for name in ORDER:
+        for node in ast.walk(ast.parse((CORE / f"{name}.py").read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                imported = (node.module or "").split(".")[0]
+                assert ORDER.index(imported) < ORDER.index(name), f"{name} imports {imported}"
+
+
+def test_the_pack_declares_the_same_requirements_in_both_files():
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    assert not [line for line in lines if line.strip() and not line.startswith("#")]
+    assert "\ndependencies = []\n" in (ROOT / "pyproject.toml").read_text()
+
+
+def test_python_files_are_ascii():
+    for folder in ("flashface_core", "nodes", "tools", "tests"):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert path.read_text(encoding="utf-8").isascii(), path
+
+
+def test_no_file_of_the_pack_puts_anything_on_a_device_by_hand():
+    for folder in ("flashface_core", "nodes"):
+        for path in (ROOT / folder).rglob("*.py"):
+            text = path.read_text()
+            assert ".cuda(" not in text and 'to("cuda' not in text, path
