@@ -32,12 +32,14 @@ PINS = {
     "torch": ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"],
     "tools": [
         "requests",  # imported by ComfyUI, missing in its requirements.txt
+        "accelerate==1.15.0",  # training/
         "pytest==9.2.0",
         "playwright==1.65.2",
         "pyright[nodejs]==1.1.414",
         "ruff==0.17.5",
         "scikit-image==0.25.2; python_version < '3.11'",
         "scikit-image==0.26.0; python_version >= '3.11'",
+        "tensorboard==2.21.0",
         "websocket-client==1.9.2",
     ],
     "no_deps": ["facenet-pytorch==2.5.3"],  # its pins of torch and numpy are not needed

@@ -52,6 +52,7 @@ class Step:
     plan: StepPlan
     references: StepReferences | None
     position: torch.Tensor | None
+    regions: torch.Tensor | None
     reference_conds: list[dict] | None = None
     y: torch.Tensor | None = None
     y_ref: torch.Tensor | None = None
@@ -152,7 +153,7 @@ def make_predict_noise(features: FaceFeatures, guidance: Guidance, window: tuple
             features.net.step_references(features, t, x.device) if plan.needs_features else None
         )
         position, regions = place_tensors(features, x)
-        step = Step(plan, references, position)
+        step = Step(plan, references, position, regions)
 
         def marked(conds, role: str, strength: float):
             return conds and mark_conds(conds, role, strength, position, regions)
@@ -260,6 +261,12 @@ def add_reference_branch(executor, model, conds, x_in, timestep, model_options):
     return results[: len(conds)]
 
 
+def _for_whole_picture(mask: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor | None:
+    if mask is None or mask.shape[-2:] != x.shape[-2:]:
+        return None
+    return comfy.utils.repeat_to_batch_size(mask, len(x))
+
+
 def make_row_data(levels):
     def row_data(executor, x, timesteps, context, y, control, transformer_options, **kwargs):
         """DIFFUSION_MODEL: what core brought along per row, to where the patches find it."""
@@ -270,8 +277,8 @@ def make_row_data(levels):
         if step is not None:
             if strengths is None:  # conds that a node made inside a step: like every other row
                 strengths = [step.plan.other] * len(x)
-                if step.position is not None and step.position.shape[-2:] == x.shape[-2:]:
-                    position = comfy.utils.repeat_to_batch_size(step.position, len(x))
+                position = _for_whole_picture(step.position, x)
+                regions = _for_whole_picture(step.regions, x)
             rows = RowReferences(strengths, position, regions, step.references, levels, x.device)
             transformer_options = {**transformer_options, ROWS: rows}
         return executor(x, timesteps, context, y, control, transformer_options, **kwargs)

@@ -1,0 +1,190 @@
+"""One trainer: it learns, it resumes to the bit, and processes only share the work."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from comfy.model_sampling import ModelSamplingDiscrete
+from people import encode_text, make_networks, random_people
+from support.tools import load_tool
+
+pytest.importorskip("accelerate", reason="the trainer needs accelerate and tensorboard")
+
+from training.batches import Sampling, draw_batch
+from training.diffusion import add_noise, noise_levels, noise_loss
+from training.networks import PARTS
+from training.trainer import Recipe, Trainer, checkpoint_blocks
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("training") / "mini.safetensors"
+    return load_tool("rule_weights").write_rule_checkpoint(path, "mini")
+
+
+def trainer(weights, folder, people=None, **recipe) -> Trainer:
+    options = dict(steps=4, groups=2, log_every=1, save_every=1000) | recipe
+    people = people or random_people()
+    return Trainer(make_networks(weights), people, encode_text, Recipe(**options), folder)
+
+
+def losses(folder) -> list[str]:
+    with open(folder / "losses.csv") as file:
+        return [row["loss"] for row in csv.DictReader(file)]
+
+
+def state(trainer) -> dict[str, torch.Tensor]:
+    return {key: value.clone() for key, value in trainer.networks.state_dict().items()}
+
+
+def test_the_noise_process_is_comfyuis():
+    sigmas = ModelSamplingDiscrete().sigmas
+    alphas, noise = noise_levels()
+    torch.testing.assert_close(noise / alphas, sigmas, rtol=1e-5, atol=1e-6)
+    x0, eps = torch.randn(2, 3, 4, 8, 8)
+    noisy = add_noise(x0, eps, torch.tensor([0, 500, 999]))
+    torch.testing.assert_close(noisy[1], alphas[500] * x0[1] + noise[500] * eps[1])
+
+
+def test_region_and_snr_weights():
+    predicted, noise = torch.ones(2, 4, 8, 8), torch.zeros(2, 4, 8, 8)
+    t = torch.tensor([10, 900])
+    region = torch.zeros(2, 1, 8, 8)
+    region[:, :, :4] = 1
+    torch.testing.assert_close(noise_loss(predicted, noise, t), torch.ones(2))
+    even = noise_loss(predicted, noise, t, region=region, region_weight=5.0)
+    torch.testing.assert_close(even, torch.ones(2))
+    predicted[:, :, 4:] = 0  # the error is in the region
+    inside = noise_loss(predicted, noise, t, region=region, region_weight=3.0)
+    torch.testing.assert_close(inside, torch.full((2,), 0.75))
+    early, late = noise_loss(torch.ones(2, 4, 8, 8), noise, t, min_snr_gamma=5.0)
+    assert early < 0.1 and late == 1
+
+
+def test_samples_follow_from_seed_step_and_group_alone():
+    people, sampling = random_people(), Sampling(targets_per_group=2)
+    whole = draw_batch(people, sampling, 1, 7, range(4))
+    halves = [draw_batch(people, sampling, 1, 7, r) for r in (range(2), range(2, 4))]
+    assert torch.equal(whole.noise, torch.cat([half.noise for half in halves]))
+    assert whole.captions == [caption for half in halves for caption in half.captions]
+    assert not torch.equal(whole.noise, draw_batch(people, sampling, 1, 8, range(4)).noise)
+
+
+def test_a_target_is_never_its_own_reference_and_omissions_come_as_often_as_asked():
+    people = random_people(count=3, pictures=6)
+    sampling = Sampling(drop_references=0.2, drop_text=0.15, drop_both=0.1, give_position=0.7)
+    without_text = without_face = without_both = placed = 0
+    photos = set()
+    count = 3000
+    batch = draw_batch(people, sampling, 0, 0, range(count))
+    slots = dict(zip(batch.references.rows, batch.references.slots.tolist(), strict=True))
+    for row in range(count):
+        no_text, no_face = batch.captions[row] == "", row not in slots
+        without_text += no_text and not no_face
+        without_face += no_face and not no_text
+        without_both += no_text and no_face
+        placed += bool(batch.position[row].any())
+        if not no_face:
+            photos.add(len(set(slots[row])))
+            assert batch.references.timesteps[slots[row]].unique() == batch.timesteps[row]
+    assert photos == {1, 2, 3, 4}
+    for got, chance in (
+        (without_text, 0.15),
+        (without_face, 0.2),
+        (without_both, 0.1),
+        (placed, 0.7),
+    ):
+        assert abs(got / count - chance) < 0.03
+    for group in range(50):
+        one = draw_batch(people, Sampling(0 + 1, 0, 0, 0), 0, 0, range(group, group + 1))
+        (target,) = one.latents
+        index = next(
+            i for i in range(len(people.latents)) if torch.equal(people.latents[i], target)
+        )
+        own = people.references[index]
+        assert not any(torch.equal(own, latent) for latent in one.references.latents)
+
+
+def test_overfitting_one_sample_drives_the_loss_down(weights, tmp_path):
+    nothing_dropped = Sampling(1, 0, 0, 0, 1.0)
+    people = random_people(count=1, pictures=2)
+    run = trainer(
+        weights, tmp_path, people, groups=1, learning_rate=1e-3, warmup_steps=1, steps=1000,
+        sampling=nothing_dropped,
+    )  # fmt: skip
+    losses = []
+    for _ in range(40):
+        run.progress.step = 0  # the same sample and noise again
+        losses.append(run.step())
+    assert losses[-1] < 0.3 * losses[0]
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_killed_run_resumes_to_the_same_numbers(weights, tmp_path, checkpointing):
+    options = dict(steps=4, save_every=2, gradient_checkpointing=checkpointing)
+    whole = trainer(weights, tmp_path / "whole", **options)
+    whole.run()
+    first = trainer(weights, tmp_path / "killed", **options)
+    first.run(until=3)  # saved at 2 and 3
+    (tmp_path / "killed" / "state.part").mkdir()  # killed in the middle of saving
+    second = trainer(weights, tmp_path / "killed", **options)
+    assert second.progress.step == 3
+    second.run()
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    expected = state(whole)
+    assert all(torch.equal(value, expected[key]) for key, value in state(second).items())
+    assert all(torch.equal(a, second.ema.average[k]) for k, a in whole.ema.average.items())
+
+
+def test_gradient_checkpointing_changes_no_gradient(weights):
+    people, sampling = random_people(), Sampling(drop_references=0, drop_both=0)
+    batch = draw_batch(people, sampling, 0, 0, range(2))
+    texts = encode_text(["", *batch.captions])
+    gradients = []
+    for use in (False, True):
+        networks = make_networks(weights)
+        networks.freeze_all_but(PARTS)
+        if use:
+            checkpoint_blocks(networks)
+        predicted = networks(
+            batch.latents, batch.timesteps, texts[1:], texts[:1], batch.references, batch.position
+        )
+        predicted.square().mean().backward()
+        gradients.append({n: p.grad for n, p in networks.named_parameters() if p.requires_grad})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-7, msg=name)
+
+
+def test_accumulation_changes_no_number(weights, tmp_path):
+    trainer(weights, tmp_path / "one", groups=4).run()
+    trainer(weights, tmp_path / "two", groups=4, accumulate=2).run()
+    one, two = (list(map(float, losses(tmp_path / name))) for name in ("one", "two"))
+    assert one == pytest.approx(two, rel=1e-4)
+
+
+def test_two_processes_give_the_losses_of_one_with_twice_the_batch(weights, tmp_path):
+    script = str(Path(__file__).with_name("people.py"))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    two = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
+           "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+           "--main_process_port", "0", script]  # fmt: skip
+    for name, command in (("one", [sys.executable, script]), ("two", two)):
+        done = subprocess.run(
+            [*command, str(weights), str(tmp_path / name), "4", "3"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (list(map(float, losses(tmp_path / name))) for name in ("one", "two"))
+    assert len(one) == 3 and one == pytest.approx(two, rel=1e-4)
+
+
+def test_groups_that_cannot_be_shared_are_an_error(weights, tmp_path):
+    with pytest.raises(ValueError, match="3 groups cannot be shared by 1 processes in 2 parts"):
+        trainer(weights, tmp_path, groups=3, accumulate=2)

@@ -1,0 +1,111 @@
+"""Which pictures, timesteps, noise and omissions make up a training step.
+
+Everything is drawn from (seed, step, group) alone: a resumed run, or one spread over more
+processes, sees the same samples. A group is a few targets of one person that share references and
+timestep, so that the ReferenceNet runs once for all of them.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from flashface_core.place import position_mask
+
+from .data import People
+from .diffusion import TIMESTEPS
+from .networks import References
+
+SLOTS = 4  # the number of references that FlashFace was trained with
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How samples are drawn.
+
+    targets_per_group: targets that share references. drop_references, drop_text, drop_both:
+    chances of omitting the references, the caption, or both of a sample; they exclude each other.
+    give_position: chance that the face-position mask is given.
+    favoured: (low, high, chance): with this chance the timestep is drawn from low..high only.
+    """
+
+    targets_per_group: int = 1
+    drop_references: float = 0.1
+    drop_text: float = 0.05
+    drop_both: float = 0.05
+    give_position: float = 0.7
+    favoured: tuple[int, int, float] = (300, 900, 0.0)
+
+
+class Batch(NamedTuple):
+    """B targets: latents and noise (B, 4, H, W), timesteps (B,), captions, position masks and face
+    regions (B, 1, H, W), and their references."""
+
+    latents: torch.Tensor
+    noise: torch.Tensor
+    timesteps: torch.Tensor
+    captions: list[str]
+    position: torch.Tensor
+    region: torch.Tensor
+    references: References
+
+
+def draw_batch(people: People, sampling: Sampling, seed: int, step: int, groups: range) -> Batch:
+    """The samples of the given groups of a step."""
+    targets, captions, positions, regions, timesteps, noises = [], [], [], [], [], []
+    latents, reference_timesteps, slots, rows = [], [], [], []
+    for group in groups:
+        rng = np.random.Generator(np.random.Philox(key=seed, counter=[step, group, 0, 0]))
+        person = int(rng.integers(len(people)))
+        order = rng.permutation(people.count(person)).tolist()
+        wanted = min(sampling.targets_per_group, len(order) - 1)
+        timestep = draw_timestep(rng, sampling)
+        photos = order[wanted:][: 1 + int(rng.integers(SLOTS))]
+        first = len(latents)
+        latents += [people.picture(person, index).reference for index in photos]
+        reference_timesteps += [timestep] * len(photos)
+        for index in order[:wanted]:
+            picture = people.picture(person, index)
+            height, width = picture.latent.shape[-2:]
+            without = rng.random()
+            both = without < sampling.drop_both
+            no_text = both or 0 <= without - sampling.drop_both < sampling.drop_text
+            gone = sampling.drop_both + sampling.drop_text
+            no_face = both or 0 <= without - gone < sampling.drop_references
+            # Every photo once, and the remaining slots at random, as the official padding does.
+            repeated = rng.integers(len(photos), size=SLOTS - len(photos)).tolist()
+            if not no_face:
+                rows.append(len(targets))
+                slots.append([first + i for i in (*range(len(photos)), *repeated)])
+            region = position_mask(picture.box, height, width)
+            given = rng.random() < sampling.give_position
+            positions.append(region if given else torch.zeros_like(region))
+            regions.append(region)
+            captions.append("" if no_text else picture.caption)
+            noise = rng.standard_normal(picture.latent.shape, dtype=np.float32)
+            noises.append(torch.from_numpy(noise))
+            timesteps.append(timestep)
+            targets.append(picture.latent)
+    references = References(
+        torch.stack(latents).float(),
+        torch.tensor(reference_timesteps),
+        torch.tensor(slots, dtype=torch.long).reshape(-1, SLOTS),
+        rows,
+    )
+    return Batch(
+        torch.stack(targets).float(),
+        torch.stack(noises),
+        torch.tensor(timesteps),
+        captions,
+        torch.stack(positions)[:, None],
+        torch.stack(regions)[:, None],
+        references,
+    )
+
+
+def draw_timestep(rng: np.random.Generator, sampling: Sampling) -> int:
+    low, high, chance = sampling.favoured
+    if rng.random() < chance:
+        return int(rng.integers(low, high))
+    return int(rng.integers(TIMESTEPS))

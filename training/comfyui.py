@@ -1,0 +1,28 @@
+"""ComfyUI's modules for a training process, which no server started."""
+
+import os
+import sys
+from pathlib import Path
+
+PRIVATE = Path(__file__).resolve().parent.parent / ".comfy" / "ComfyUI"
+
+
+def find_comfyui(cpu: bool = False) -> None:
+    """Put ComfyUI on the path, from $COMFYUI_PATH or the private one; call before importing it.
+
+    Exits with a sentence when there is none.
+    """
+    folder = Path(os.environ.get("COMFYUI_PATH") or PRIVATE)
+    if not (folder / "comfy").is_dir():
+        sys.exit(
+            f"{folder} is no ComfyUI; set COMFYUI_PATH, or run python tools/comfy.py test once."
+        )
+    # First: the pack's own nodes/ would hide ComfyUI's nodes module.
+    sys.path.insert(0, str(folder))
+    arguments, sys.argv = sys.argv, [sys.argv[0], *(["--cpu"] if cpu else [])]
+    import comfy.options
+
+    comfy.options.enable_args_parsing()
+    import comfy.cli_args  # noqa: F401  (reads the arguments)
+
+    sys.argv = arguments

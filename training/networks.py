@@ -1,0 +1,152 @@
+"""The networks in training: those that the nodes run, built and patched by the same code."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple, cast
+
+import torch
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from torch import nn
+
+from flashface_core.checkpoint import Checkpoint, Site, published_state_dict
+from flashface_core.comfy_adapter.attach import (
+    ROWS,
+    make_attention_patches,
+    make_position_patch,
+)
+from flashface_core.comfy_adapter.load import build_flashface
+from flashface_core.reference_attention import ReferenceKeys
+
+TARGET, REFERENCE_NET, REFERENCE_ATTENTION = "target", "reference_net", "reference_attention"
+PARTS = (TARGET, REFERENCE_NET, REFERENCE_ATTENTION)
+
+
+class References(NamedTuple):
+    """The references of a batch of B targets.
+
+    latents: clean scaled latents (M, 4, h, w) of all distinct references. timesteps: (M,), that
+    of the target each belongs to. slots: (R, S) indexes into them for the R rows that see
+    references; a row with fewer than S photos repeats some, as the official padding does.
+    rows: the R rows of the batch; the others train without a face.
+    """
+
+    latents: torch.Tensor
+    timesteps: torch.Tensor
+    slots: torch.Tensor
+    rows: list[int]
+
+
+class TrainingRows(NamedTuple):
+    """What the attention and position patches read, at strength 1."""
+
+    position: torch.Tensor | None
+    keys_values: dict[Site, tuple[torch.Tensor, torch.Tensor]]
+    rows: list[int]
+
+    def at(self, site: Site, size: tuple[int, int]):
+        if not self.rows:
+            return [], None, []
+        keys, values = self.keys_values[site]
+        return [ReferenceKeys(keys, values, 1.0)], None, self.rows
+
+
+class FlashFaceNetworks(nn.Module):
+    """Target UNet, ReferenceNet and RA, sharing what the published checkpoint shares.
+
+    The ReferenceNet uses the target's own middle, time embedding and head (FLASHFACE.md 1.1), so
+    in training they are one module and get the gradients of both uses.
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__()
+        model, net = build_flashface(checkpoint, "fp32")
+        self.name = checkpoint.name
+        self.heads = checkpoint.heads
+        self.target = cast(UNetModel, model.model.diffusion_model)
+        self.network = net.network
+        for part in ("middle_block", "time_embed", "out"):
+            setattr(self.network.unet, part, getattr(self.target, part))
+        keep_y, add_attention = make_attention_patches(self.network)
+        self._patches = {
+            "attn1_patch": [keep_y],
+            "middle_patch": [add_attention],
+            "input_block_patch": [make_position_patch(self.network)],
+        }
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        timesteps: torch.Tensor,
+        text: torch.Tensor,
+        reference_text: torch.Tensor,
+        references: References | None,
+        position: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Predicted noise (B, 4, H, W).
+
+        x: noisy latents (B, 4, H, W), variance preserving. timesteps: (B,). text: (B, 77 k, width).
+        reference_text: (1, 77 k, width). position: face-position masks (B, 1, H, W) or None.
+        """
+        if references is None:
+            options = {"patches": self._patches, ROWS: TrainingRows(position, {}, [])}
+            return self.target(x, timesteps, context=text, transformer_options=options)
+        pairs = self.network.keys_values(references.latents, references.timesteps, reference_text)
+        rows = TrainingRows(position, self._gather(pairs, references), references.rows)
+        options = {"patches": self._patches, ROWS: rows}
+        predicted = self.target(x, timesteps, context=text, transformer_options=options)
+        if references.rows:
+            return predicted
+        # All references were dropped: every process must still send a gradient for every tensor.
+        return predicted + 0 * sum(keys.sum() + values.sum() for keys, values in pairs.values())
+
+    @staticmethod
+    def _gather(pairs, references: References):
+        slots = references.slots  # (R, S), each with L tokens -> (R, S * L, C)
+        return {
+            site: (keys[slots].flatten(1, 2), values[slots].flatten(1, 2))
+            for site, (keys, values) in pairs.items()
+        }
+
+    def part_parameters(self, part: str) -> list[nn.Parameter]:
+        """The trainable tensors of one of PARTS; what target and ReferenceNet share is target's."""
+        target = list(self.target.parameters()) + list(self.network.position.parameters())
+        if part == TARGET:
+            return target
+        if part == REFERENCE_ATTENTION:
+            return list(self.network.attention.parameters())
+        left_out = {id(parameter) for parameter in (*target, *self._never_reached())}
+        return [p for p in self.network.unet.parameters() if id(p) not in left_out]
+
+    def _never_reached(self) -> list[nn.Parameter]:
+        """Behind the last site's norm1 the ReferenceNet is in the file and never runs."""
+        _, block, depth = self.network.sites[-1]
+        transformer: Any = cast(Any, self.network.unet).output_blocks[block][1]
+        last = transformer.transformer_blocks[depth]
+        behind = (last.attn1, last.norm2, last.attn2, last.norm3, last.ff, transformer.proj_out)
+        return [parameter for module in behind for parameter in module.parameters()]
+
+    def freeze_all_but(self, parts: Iterable[str]) -> None:
+        """Raises ValueError for a name that is none of PARTS."""
+        unknown = set(parts) - set(PARTS)
+        if unknown:
+            raise ValueError(f"unknown parts {sorted(unknown)}; there are {', '.join(PARTS)}")
+        self.requires_grad_(False)
+        for part in parts:
+            for parameter in self.part_parameters(part):
+                parameter.requires_grad_(True)
+
+    def checkpoint(self) -> Checkpoint:
+        """The current weights as the parts of a checkpoint (no copy)."""
+        attention = {
+            site: dict(self.network.attention_at(site).state_dict()) for site in self.network.sites
+        }
+        return Checkpoint(
+            self.name,
+            dict(self.target.state_dict()),
+            dict(self.network.unet.state_dict()),
+            attention,
+            self.network.position.weight.detach(),
+            self.heads,
+        )
+
+    def published_state_dict(self) -> dict[str, torch.Tensor]:
+        return published_state_dict(self.checkpoint())

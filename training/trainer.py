@@ -1,0 +1,293 @@
+"""The one trainer: accelerate around the networks that the nodes run.
+
+One process, many, or many machines are the same run: samples follow from (seed, step, group), and
+`accelerate launch` decides who draws which groups.
+"""
+
+import csv
+import logging
+import math
+import shutil
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.utils.checkpoint
+from accelerate import Accelerator
+from accelerate.utils import send_to_device, set_seed
+from comfy.ldm.modules.attention import BasicTransformerBlock
+from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
+from tqdm import tqdm
+
+from .batches import Batch, Sampling, draw_batch
+from .data import People, TextEncoder
+from .diffusion import add_noise, noise_loss
+from .networks import PARTS, FlashFaceNetworks
+
+log = logging.getLogger("flashface.training")
+
+STATE, CSV = "state", "losses.csv"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a run is; written beside its results.
+
+    groups: per step, over all processes and accumulations. accumulate: parts in which a process
+    does its groups. decay_from: fraction of the steps after which the learning rate falls to 0
+    (cosine). train: which of networks.PARTS are trained. precision: no, bf16 or fp16.
+    """
+
+    steps: int = 10_000
+    groups: int = 8
+    accumulate: int = 1
+    learning_rate: float = 1e-4
+    warmup_steps: int = 100
+    decay_from: float = 0.5
+    weight_decay: float = 0.01
+    max_gradient_norm: float = 1.0
+    ema: float = 0.999
+    train: tuple[str, ...] = PARTS
+    precision: str = "no"
+    gradient_checkpointing: bool = False
+    min_snr_gamma: float | None = None
+    region_weight: float = 1.0
+    seed: int = 0
+    log_every: int = 10
+    save_every: int = 500
+    sampling: Sampling = field(default_factory=Sampling)
+
+
+class Ema:
+    """Exponential moving average of the trainable tensors; short runs warm up."""
+
+    def __init__(self, networks: FlashFaceNetworks, decay: float) -> None:
+        self.decay, self.steps = decay, 0
+        self.average = {
+            name: parameter.detach().clone()
+            for name, parameter in networks.named_parameters()
+            if parameter.requires_grad
+        }
+
+    @torch.no_grad()
+    def update(self, networks: FlashFaceNetworks) -> None:
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        current = dict(networks.named_parameters())
+        for name, average in self.average.items():
+            average.lerp_(current[name], 1 - decay)
+
+    @torch.no_grad()
+    def exchange(self, networks: FlashFaceNetworks) -> None:
+        """Swap the averages and the networks' own values; a second call swaps them back."""
+        current = dict(networks.named_parameters())
+        for name, average in self.average.items():
+            kept = average.clone()
+            average.copy_(current[name])
+            current[name].copy_(kept)
+
+    def state_dict(self) -> dict:
+        return {"steps": self.steps, "average": self.average}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.steps = state["steps"]
+        for name, average in self.average.items():
+            average.copy_(state["average"][name])
+
+
+class Progress:
+    """How many steps are done; saved with the rest."""
+
+    def __init__(self) -> None:
+        self.step = 0
+
+    def state_dict(self) -> dict:
+        return {"step": self.step}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.step = state["step"]
+
+
+class Trainer:
+    """Trains in `folder`, which holds the state, losses.csv and TensorBoard files.
+
+    A folder with a saved state is continued; the numbers are those of a run never interrupted.
+    on_save: called on the main process with (step, networks) holding the averaged weights.
+    """
+
+    def __init__(
+        self,
+        networks: FlashFaceNetworks,
+        people: People,
+        encode_text: TextEncoder,
+        recipe: Recipe,
+        folder: Path,
+        on_save: Callable[[int, FlashFaceNetworks], None] | None = None,
+    ) -> None:
+        self.recipe, self.people, self.encode_text = recipe, people, encode_text
+        self.folder, self.on_save = Path(folder), on_save
+        set_seed(recipe.seed)
+        self.accelerator = Accelerator(
+            mixed_precision=recipe.precision, log_with="tensorboard", project_dir=self.folder
+        )
+        self._check_groups()
+        networks.freeze_all_but(recipe.train)
+        networks.train()
+        if recipe.gradient_checkpointing:
+            checkpoint_blocks(networks)
+        trainable = [p for p in networks.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(
+            trainable, recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(learning_rate, recipe))
+        # The schedule counts steps of the run, not of a process, so it is not prepared.
+        self.networks = networks
+        self.model, self.optimizer = self.accelerator.prepare(networks, optimizer)
+        self.schedule = schedule
+        self.ema, self.progress = Ema(networks, recipe.ema), Progress()
+        self.accelerator.register_for_checkpointing(self.ema, self.progress, self.schedule)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if (self.folder / STATE).is_dir():
+            self.accelerator.load_state(str(self.folder / STATE))
+            log.info("continuing at step %d", self.progress.step)
+
+    def _check_groups(self) -> None:
+        parts = self.accelerator.num_processes * self.recipe.accumulate
+        if self.recipe.groups % parts:
+            raise ValueError(
+                f"{self.recipe.groups} groups cannot be shared by "
+                f"{self.accelerator.num_processes} processes in {self.recipe.accumulate} parts."
+            )
+
+    def run(self, until: int | None = None) -> None:
+        """Train to the end of the recipe, or to step `until`; saves at the end."""
+        last = min(self.recipe.steps, until or self.recipe.steps)
+        self.accelerator.init_trackers("tensorboard")
+        bar = tqdm(
+            total=self.recipe.steps,
+            initial=self.progress.step,
+            desc="Training",
+            disable=not self.accelerator.is_main_process,
+        )
+        total, count = 0.0, 0
+        while self.progress.step < last:
+            total, count = total + self.step(), count + 1
+            bar.update()
+            if self.progress.step % self.recipe.log_every == 0 or self.progress.step == last:
+                self._log(total / count)
+                bar.set_postfix(loss=f"{total / count:.4f}")
+                total, count = 0.0, 0
+            if self.progress.step % self.recipe.save_every == 0 or self.progress.step == last:
+                self.save()
+        bar.close()
+        self.accelerator.end_training()
+
+    def step(self) -> float:
+        """One optimizer step; the mean loss over all processes."""
+        recipe, accelerator = self.recipe, self.accelerator
+        parts = accelerator.num_processes * recipe.accumulate
+        size = recipe.groups // parts
+        losses = []
+        for part in range(recipe.accumulate):
+            first = (accelerator.process_index * recipe.accumulate + part) * size
+            groups = range(first, first + size)
+            batch = draw_batch(
+                self.people, recipe.sampling, recipe.seed, self.progress.step, groups
+            )
+            is_last = part == recipe.accumulate - 1
+            with nullcontext() if is_last else accelerator.no_sync(self.model):
+                loss = self._loss(send_to_device(batch, accelerator.device)).mean()
+                accelerator.backward(loss / recipe.accumulate)
+            losses.append(loss.detach())
+        accelerator.clip_grad_norm_(self.networks.parameters(), recipe.max_gradient_norm)
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad()
+        self.ema.update(self.networks)
+        self.progress.step += 1
+        mean = accelerator.reduce(torch.stack(losses).mean(), reduction="mean")
+        assert isinstance(mean, torch.Tensor)
+        return mean.item()
+
+    def _loss(self, batch: Batch) -> torch.Tensor:
+        with torch.no_grad():
+            texts = self.encode_text(["", *batch.captions]).to(batch.latents)
+            noisy = add_noise(batch.latents, batch.noise, batch.timesteps)
+        with self.accelerator.autocast():
+            predicted = self.model(
+                noisy, batch.timesteps, texts[1:], texts[:1], batch.references, batch.position
+            )
+        return noise_loss(
+            predicted,
+            batch.noise,
+            batch.timesteps,
+            self.recipe.min_snr_gamma,
+            batch.region,
+            self.recipe.region_weight,
+        )
+
+    def _log(self, loss: float) -> None:
+        step, rate = self.progress.step, self.schedule.get_last_lr()[0]
+        self.accelerator.log({"loss": loss, "learning_rate": rate}, step=step)
+        if not self.accelerator.is_main_process:
+            return
+        path = self.folder / CSV
+        is_new = not path.exists()
+        with open(path, "a", newline="") as file:
+            writer = csv.writer(file)
+            if is_new:
+                writer.writerow(["step", "loss", "learning_rate"])
+            writer.writerow([step, f"{loss:.6f}", f"{rate:.3e}"])
+
+    def save(self) -> None:
+        """The whole state, to continue from; a run killed while saving keeps the one before."""
+        unfinished, state = self.folder / "state.part", self.folder / STATE
+        if self.accelerator.is_main_process and unfinished.exists():
+            shutil.rmtree(unfinished)
+        self.accelerator.wait_for_everyone()
+        # Not as safetensors, which would drop the names under which tensors are shared.
+        self.accelerator.save_state(str(unfinished), safe_serialization=False)
+        self.accelerator.wait_for_everyone()
+        if not self.accelerator.is_main_process:
+            return
+        previous = self.folder / "state.old"
+        if state.exists():
+            state.rename(previous)
+        unfinished.rename(state)
+        shutil.rmtree(previous, ignore_errors=True)
+        if self.on_save is not None:
+            self.ema.exchange(self.networks)
+            self.on_save(self.progress.step, self.networks)
+            self.ema.exchange(self.networks)
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """Factor of a step: linear warm-up, then constant, then a cosine to 0."""
+    if step < recipe.warmup_steps:
+        return (step + 1) / recipe.warmup_steps
+    start = recipe.decay_from * recipe.steps
+    if step <= start:
+        return 1.0
+    done = min(1.0, (step - start) / max(1.0, recipe.steps - start))
+    return 0.5 * (1 + math.cos(done * math.pi))
+
+
+def checkpoint_blocks(networks: FlashFaceNetworks) -> None:
+    """Compute the blocks again in the backward pass instead of keeping what is in them."""
+    blocks = {
+        module
+        for unet in (networks.target, networks.network.unet)
+        for module in unet.modules()
+        if isinstance(module, (BasicTransformerBlock, ResBlock))
+    }
+    for block in blocks:
+        block.forward = partial(_checkpointed, block.forward)
+
+
+def _checkpointed(forward, *args, **kwargs):
+    if "transformer_options" in kwargs:  # core goes on writing into it
+        kwargs["transformer_options"] = dict(kwargs["transformer_options"])
+    return torch.utils.checkpoint.checkpoint(forward, *args, use_reentrant=False, **kwargs)
