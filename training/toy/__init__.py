@@ -1,0 +1,1 @@
+"""The toy world: procedurally drawn portraits on which identity is known exactly."""

@@ -1,0 +1,66 @@
+"""A contact sheet of the toy world: python -m training.toy.sheet --seed 7 --out sheet.png."""
+
+import argparse
+import textwrap
+
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from .draw import draw, face_crop
+from .people import People
+from .scenes import Scenes, captions
+
+LABEL = 50  # pixels below a picture
+
+
+def cast(seed: int, split: str, rows: int, columns: int) -> tuple[People, Scenes]:
+    """rows people in columns scenes each: a child, an adult, an elder, and around again."""
+    people = People.draw_from(seed, split, rows)
+    people = people[torch.arange(rows).repeat_interleave(columns)]
+    scenes = Scenes.draw_from(seed, split, rows * columns)
+    ages = torch.arange(rows * columns) % columns % 3
+    styles = (torch.arange(rows * columns) % columns) % 4
+    return people, scenes.with_values(age=ages, style=styles)
+
+
+def to_image(picture: Tensor) -> Image.Image:
+    """(3, H, W) in 0..1."""
+    pixels = (picture * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
+    return Image.fromarray(pixels.cpu().numpy())
+
+
+def contact_sheet(seed: int, split: str, rows: int, columns: int, size: int) -> Image.Image:
+    """A row per person: the reference crop of the first scene, then every scene."""
+    people, scenes = cast(seed, split, rows, columns)
+    pictures, boxes = draw(people, scenes, size)
+    crops = face_crop(pictures, boxes)
+    sheet = Image.new("RGB", (72 + columns * (size + 6), rows * (size + LABEL)), "white")
+    pen = ImageDraw.Draw(sheet)
+    told = captions(scenes)
+    for n, picture in enumerate(pictures):
+        row, column = divmod(n, columns)
+        x, y = 72 + column * (size + 6), row * (size + LABEL)
+        sheet.paste(to_image(picture), (x, y))
+        text = "\n".join(textwrap.wrap(told[n].removeprefix("a portrait of "), size // 4)[:4])
+        pen.text((x, y + size + 1), text, fill="black", font_size=8)
+        if column == 0:
+            sheet.paste(to_image(crops[n]), (4, y))
+    return sheet
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--split", default="test", choices=("train", "test"))
+    parser.add_argument("--people", type=int, default=6)
+    parser.add_argument("--scenes", type=int, default=6)
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--out", required=True)
+    options = parser.parse_args()
+    sheet = contact_sheet(options.seed, options.split, options.people, options.scenes, options.size)
+    sheet.save(options.out)
+
+
+if __name__ == "__main__":
+    main()
