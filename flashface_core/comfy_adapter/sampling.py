@@ -5,6 +5,7 @@ The guider keeps its own view (y); the face is added after it has spoken (DESIGN
 
 import logging
 import math
+import uuid
 from dataclasses import dataclass
 
 import comfy.conds
@@ -165,7 +166,11 @@ def make_predict_noise(features: FaceFeatures, guidance: Guidance, window: tuple
         }
         positive = conds.get("positive")
         if plan.reference is not None and positive:
-            step.reference_conds = marked(positive, "reference", plan.reference)
+            # Core's EasyCache keeps its differences per uuid: y and y_ref must not share one.
+            step.reference_conds = [
+                {**c, "uuid": uuid.uuid5(c["uuid"], STEP)}
+                for c in marked(positive, "reference", plan.reference)
+            ]
         options[STEP] = step
         model_options = {**model_options, "transformer_options": options}
         try:

@@ -8,8 +8,7 @@ from comfy_extras.nodes_custom_sampler import BasicGuider, CFGGuider
 
 import nodes
 
-from .harness import WrappersMP, apply_features, cond
-from .harness import Guidance as Guidance
+from .harness import Guidance, WrappersMP, apply_features, cond
 
 CFG = 7.5
 TOKENS, WIDTH = 77, 768
@@ -27,6 +26,9 @@ def prompt(seed: int, tokens: int = TOKENS, **options) -> list:
     return cond(torch.randn(1, tokens, WIDTH, generator=generator), **options)
 
 
+POSITIVE, NEGATIVE = prompt(1), prompt(2)
+
+
 def empty_latent(batch: int = 1, height: int = 16, width: int = 16) -> dict:
     return {"samples": torch.zeros(batch, 4, height, width)}
 
@@ -40,11 +42,12 @@ def ksampler(
     steps: int = 2,
     cfg: float = CFG,
     denoise: float = 1.0,
+    scheduler: str = "simple",
 ) -> torch.Tensor:
-    """The ordinary KSampler node: euler, simple spacing."""
+    """The ordinary KSampler node with euler."""
     latent = latent or empty_latent()
     (out,) = nodes.KSampler().sample(
-        model, seed, steps, cfg, "euler", "simple", positive, negative, latent, denoise
+        model, seed, steps, cfg, "euler", scheduler, positive, negative, latent, denoise
     )
     return out["samples"]
 
@@ -55,7 +58,11 @@ def noisy(model, x: torch.Tensor, timestep: int) -> torch.Tensor:
 
 
 def guided(guider, x: torch.Tensor, timestep: int) -> torch.Tensor:
-    """What a guider predicts for the noisy latents x at a timestep: one call of a sampler."""
+    """What a guider predicts for the noisy latents x at a timestep: one call of a sampler.
+
+    Nodes that draw random numbers draw the same ones in every call.
+    """
+    torch.manual_seed(0)
     sigma = guider.model_patcher.get_model_object("model_sampling").sigmas[timestep]
     result = {}
 
@@ -88,6 +95,37 @@ def place_only(model, features):
     """MODEL with the position channel of the features, and nothing else."""
     settings = dict(feature_strength=0, early_strength=0, face_guidance=1)
     return apply_features(model, features, Guidance(**settings, guidance_rescale=0))
+
+
+def face_step(flashface, make: Callable, features, guidance, x, timestep, patch=None):
+    """What one step has to give, from networks in which every row has the same strength.
+
+    make: MODEL, positive, negative to a guider. patch: MODEL to MODEL, a node of core.
+    Below launch: rescale(guider without face + f (y_ref - y)); above, all rows carry the face.
+    """
+    if timestep > guidance.launch_timestep:
+        network = everywhere(flashface.model, features, guidance.early_strength)
+    elif all(person.place is None for person in features.people):
+        network = flashface.model
+    else:
+        network = place_only(flashface.model, features)
+    patched = patch(network) if patch else network
+    plain = guided(make(patched, flashface.positive, flashface.negative), x, timestep)
+    y = guided(basic(network, flashface.positive), x, timestep)
+    if timestep > guidance.launch_timestep:
+        return add_face(x, plain, y, None, guidance)
+    strong = everywhere(flashface.model, features, guidance.feature_strength)
+    y_ref = guided(basic(strong, flashface.positive), x, timestep)
+    return add_face(x, plain, y, y_ref, guidance)
+
+
+def euler(model, predict: Callable, x: torch.Tensor, sigmas: torch.Tensor) -> torch.Tensor:
+    """Euler's method over predict(x, timestep), in the sampler's units."""
+    sampling = model.get_model_object("model_sampling")
+    for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
+        denoised = predict(x, int(sampling.timestep(sigma)))
+        x = x + (x - denoised) / sigma * (following - sigma)
+    return x
 
 
 def add_face(x, plain, y, y_ref, guidance: Guidance) -> torch.Tensor:

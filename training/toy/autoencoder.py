@@ -7,6 +7,7 @@ import argparse
 import logging
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +42,7 @@ def patches(seed: int, batch: int, device: str) -> Iterator[Tensor]:
         first += batch
 
 
-def make_autoencoder() -> torch.nn.Module:
+def make_autoencoder() -> Any:
     """Core's own class with fresh weights; core's layers come without."""
     from comfy.taesd.taesd import TAESD
 
@@ -77,7 +78,7 @@ def train(minutes: float, seed: int, device: str, batch: int = 8, rate: float = 
     """Latents get a little noise, as those of a sampler have some."""
     torch.manual_seed(seed)
     # bf16 in channels-last order: five times faster where the processor has matrix units.
-    model = make_autoencoder().to(device, memory_format=torch.channels_last)
+    model = make_autoencoder().to(device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], rate)
     start, shown = time.monotonic(), 0.0
     for step, pictures in enumerate(patches(seed, batch, device), 1):
