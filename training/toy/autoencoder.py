@@ -53,8 +53,8 @@ def make_autoencoder() -> Any:
             if module.bias is not None:
                 torch.nn.init.zeros_(module.bias)
     for name, module in model.named_modules():
-        if name.endswith("conv.4"):  # residual blocks begin as the identity
-            torch.nn.init.zeros_(module.weight)
+        if isinstance(module, torch.nn.Conv2d) and name.endswith("conv.4"):
+            torch.nn.init.zeros_(module.weight)  # residual blocks begin as the identity
     model.vae_scale.requires_grad_(False).fill_(SD15_LATENT_SCALE)
     model.vae_shift.requires_grad_(False)
     return model
