@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..flashface_core.comfy_adapter.sampling import apply_features
+from ..flashface_core.comfy_adapter.apply import apply_features
 from ..flashface_core.guidance import Guidance
 from .sockets import CATEGORY, FaceFeatures, FaceGuidance
 

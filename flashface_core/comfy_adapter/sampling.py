@@ -1,6 +1,6 @@
 """What happens in one sampling step: roles, features, the extra branch, face term, rescale.
 
-The guider keeps its own view (y); the face is added after it has spoken (DESIGN.md section 3).
+The guider keeps its own view (y); the face is added after it has spoken.
 """
 
 import logging
@@ -12,13 +12,11 @@ import comfy.conds
 import comfy.samplers
 import comfy.utils
 import torch
-from comfy.patcher_extension import WrappersMP
 
-from ..errors import FlashFaceError
 from ..features import FaceFeatures
 from ..guidance import Guidance, StepPlan, add_face_guidance, plan_step, rescale_guidance
 from ..rows import RowReferences, StepReferences
-from .attach import KEY, ROWS, attach_reference_net, check_fit, make_position_patch
+from .attach import ROWS
 
 log = logging.getLogger("flashface")
 
@@ -54,6 +52,8 @@ class Step:
     references: StepReferences | None
     position: torch.Tensor | None
     regions: torch.Tensor | None
+    # Context windows cut the picture inside of calc_cond_batch, where y is a piece of it.
+    is_noting: bool
     reference_conds: list[dict] | None = None
     y: torch.Tensor | None = None
     y_ref: torch.Tensor | None = None
@@ -66,49 +66,6 @@ class Run:
     reached: bool = False
 
 
-def apply_features(model, features: FaceFeatures, guidance: Guidance):
-    """A clone of MODEL that draws the identity; the given MODEL is left as it is.
-
-    Raises FlashFaceError when features and MODEL do not fit, or MODEL carries features already.
-    """
-    net = features.net
-    attachment = model.get_attachment(KEY)
-    if attachment is not None and attachment.features is not None:
-        raise FlashFaceError(
-            "MODEL already carries face features from another FlashFaceApply; for several people "
-            "join their identities with FlashFaceIdentityGroup and apply once."
-        )
-    check_fit(model, net)
-    if attachment is not None and attachment.net.fingerprint != net.fingerprint:
-        raise FlashFaceError(
-            f"MODEL carries the reference attention of {attachment.net.name}, the features were "
-            f"made with {net.name}; use both outputs of one FlashFaceLoader."
-        )
-    if guidance.is_off:
-        return model.clone()
-    model = attach_reference_net(model, net, features)
-    if not features.has_effect:
-        return model
-    sampling = model.get_model_object("model_sampling")
-    window = (
-        sampling.percent_to_sigma(guidance.start_percent),
-        sampling.percent_to_sigma(guidance.end_percent),
-    )
-    patches = model.model_options["transformer_options"]["patches"]
-    position_patch = make_position_patch(net.network)
-    patches["input_block_patch"] = [position_patch, *patches.get("input_block_patch", [])]
-    levels = {site: guidance.level_strength(level) for site, level in net.levels.items()}
-    for kind, wrapper in (
-        (WrappersMP.OUTER_SAMPLE, report_unreached),
-        (WrappersMP.PREPARE_SAMPLING, make_memory_estimate(features)),
-        (WrappersMP.PREDICT_NOISE, make_predict_noise(features, guidance, window)),
-        (WrappersMP.CALC_COND_BATCH, add_reference_branch),
-        (WrappersMP.DIFFUSION_MODEL, make_row_data(levels)),
-    ):
-        model.add_wrapper_with_key(kind, KEY, wrapper)
-    return model
-
-
 def report_unreached(executor, *args, **kwargs):
     """OUTER_SAMPLE: say it when a guider goes round our steps."""
     options = executor.class_obj.model_options.setdefault("transformer_options", {})
@@ -118,21 +75,6 @@ def report_unreached(executor, *args, **kwargs):
         name = type(executor.class_obj).__name__
         log.warning("FlashFaceApply had no effect: %s does not call ComfyUI's predict_noise.", name)
     return result
-
-
-def make_memory_estimate(features: FaceFeatures):
-    def estimate(executor, model, noise_shape, *args, **kwargs):
-        """PREPARE_SAMPLING: room for the third branch and for keys and values."""
-        references = sum(len(person.references) for person in features.people)
-        size = max(r.latent[0, 0].numel() for p in features.people for r in p.references)
-        widths = [a.q.in_features for a in features.net.network.attention.values()]
-        kv_bytes = 2 * references * size * sum(widths) * features.net.compute_dtype.itemsize
-        one_row = max(1, model.model.memory_required([1, *noise_shape[1:]]))
-        # core counts two rows per sample
-        rows = math.ceil(noise_shape[0] * 1.5 + kv_bytes / one_row / 2)
-        return executor(model, [rows, *noise_shape[1:]], *args, **kwargs)
-
-    return estimate
 
 
 def make_predict_noise(features: FaceFeatures, guidance: Guidance, window: tuple[float, float]):
@@ -154,7 +96,8 @@ def make_predict_noise(features: FaceFeatures, guidance: Guidance, window: tuple
             features.net.step_references(features, t, x.device) if plan.needs_features else None
         )
         position, regions = place_tensors(features, x)
-        step = Step(plan, references, position, regions)
+        is_whole = model_options.get("context_handler") is None
+        step = Step(plan, references, position, regions, is_noting=is_whole)
 
         def marked(conds, role: str, strength: float):
             return conds and mark_conds(conds, role, strength, position, regions)
@@ -177,11 +120,13 @@ def make_predict_noise(features: FaceFeatures, guidance: Guidance, window: tuple
             denoised = executor(x, timestep, model_options, *args, **kwargs)
             if not positive or (plan.reference is None and plan.rescale == 0):
                 return denoised
-            if step.y is None:  # a guider that never asked for the positive row
-                batch = [guider.conds["positive"]]
-                comfy.samplers.calc_cond_batch(
-                    guider.inner_model, batch, x, timestep, model_options
+            if step.y is None:  # context windows, or a guider that never asked for it
+                step.is_noting = False
+                batch = [guider.conds["positive"], step.reference_conds]
+                results = comfy.samplers.calc_cond_batch(
+                    guider.inner_model, [c for c in batch if c], x, timestep, model_options
                 )
+                step.y, step.y_ref = (*results, None)[:2]
         finally:
             guider.conds = conds
         assert step.y is not None
@@ -256,8 +201,9 @@ def add_reference_branch(executor, model, conds, x_in, timestep, model_options):
     """CALC_COND_BATCH: note y, and compute y_ref beside it, once per step."""
     step: Step | None = model_options.get("transformer_options", {}).get(STEP)
     index = next((i for i, c in enumerate(conds) if c and c[0].get(ROLE) == "positive"), None)
-    if step is None or step.y is not None or index is None:
+    if step is None or not step.is_noting or index is None:
         return executor(model, conds, x_in, timestep, model_options)
+    step.is_noting = False
     extra = [] if step.reference_conds is None else [step.reference_conds]
     results = executor(model, [*conds, *extra], x_in, timestep, model_options)
     step.y = results[index].clone()
@@ -272,6 +218,13 @@ def _for_whole_picture(mask: torch.Tensor | None, x: torch.Tensor) -> torch.Tens
     return comfy.utils.repeat_to_batch_size(mask, len(x))
 
 
+def _in_window(mask: torch.Tensor | None, x: torch.Tensor, window) -> torch.Tensor | None:
+    """Core cuts x into context windows, and not the masks that go with it."""
+    if mask is None or window is None or mask.shape[-2:] == x.shape[-2:]:
+        return mask
+    return window.get_tensor(mask)
+
+
 def make_row_data(levels):
     def row_data(executor, x, timesteps, context, y, control, transformer_options, **kwargs):
         """DIFFUSION_MODEL: what core brought along per row, to where the patches find it."""
@@ -284,6 +237,8 @@ def make_row_data(levels):
                 strengths = [step.plan.other] * len(x)
                 position = _for_whole_picture(step.position, x)
                 regions = _for_whole_picture(step.regions, x)
+            window = transformer_options.get("context_window")
+            position, regions = (_in_window(mask, x, window) for mask in (position, regions))
             rows = RowReferences(strengths, position, regions, step.references, levels, x.device)
             transformer_options = {**transformer_options, ROWS: rows}
         return executor(x, timesteps, context, y, control, transformer_options, **kwargs)

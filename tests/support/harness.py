@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 import comfy.patcher_extension
 import comfy.samplers
 import torch
+from flashface_pack.flashface_core.comfy_adapter.apply import apply_features
 from flashface_pack.flashface_core.comfy_adapter.load import load_flashface
 from flashface_pack.flashface_core.comfy_adapter.reference import content_hash
-from flashface_pack.flashface_core.comfy_adapter.sampling import apply_features
 from flashface_pack.flashface_core.features import FaceFeatures, Person, ReferenceLatent
 from flashface_pack.flashface_core.guidance import Guidance
 from flashface_pack.flashface_core.place import Place

@@ -57,13 +57,14 @@ def noisy(model, x: torch.Tensor, timestep: int) -> torch.Tensor:
     return x * (1 + model.get_model_object("model_sampling").sigmas[timestep] ** 2) ** 0.5
 
 
-def guided(guider, x: torch.Tensor, timestep: int) -> torch.Tensor:
+def guided(guider, x: torch.Tensor, timestep: int, off_by: float = 1.0) -> torch.Tensor:
     """What a guider predicts for the noisy latents x at a timestep: one call of a sampler.
 
+    off_by: factor on the noise level, for one that lies between two timesteps.
     Nodes that draw random numbers draw the same ones in every call.
     """
     torch.manual_seed(0)
-    sigma = guider.model_patcher.get_model_object("model_sampling").sigmas[timestep]
+    sigma = guider.model_patcher.get_model_object("model_sampling").sigmas[timestep] * off_by
     result = {}
 
     def one_call(wrapped, noise, sigmas, extra_args=None, callback=None, disable=None):

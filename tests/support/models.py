@@ -1,0 +1,87 @@
+"""Other people's MODELs: a community SD1.5 at a checkpoint's size, a small SDXL and Flux, a VAE."""
+
+import comfy.model_detection
+import comfy.sd
+import comfy.supported_models
+import comfy.taesd.taesd
+import torch
+from flashface_pack.flashface_core.comfy_adapter.load import make_patcher
+
+from .control import seeded_like
+
+
+def community_model(model, seed: int):
+    """An SD1.5 MODEL of the same topology with other weights, as core's own loader makes it."""
+    like = model.model.diffusion_model.state_dict()
+    weights = seeded_like(like, seed)
+    config = comfy.model_detection.detect_unet_config(weights, "")
+    return _patcher(comfy.supported_models.SD15({**config, "num_heads": 8}), weights)
+
+
+def narrower_model(model):
+    """SD1.5 with half of the channels."""
+    config = dict(model.model.model_config.unet_config)
+    config["model_channels"] //= 2
+    return _patcher(comfy.supported_models.SD15(config), {})
+
+
+def sdxl_model():
+    """Context 2048 and pooled prompts, one level of attention."""
+    config = {
+        "image_size": 32,
+        "in_channels": 4,
+        "out_channels": 4,
+        "model_channels": 32,
+        "num_res_blocks": [1, 1],
+        "transformer_depth": [0, 1],
+        "transformer_depth_output": [0, 0, 1, 1],
+        "transformer_depth_middle": 1,
+        "channel_mult": [1, 2],
+        "use_linear_in_transformer": True,
+        "use_spatial_transformer": True,
+        "use_temporal_attention": False,
+        "use_temporal_resblock": False,
+        "legacy": False,
+        "context_dim": 2048,
+        "num_head_channels": 32,
+        "num_heads": -1,
+        "adm_in_channels": 2816,
+        "num_classes": "sequential",
+    }
+    return _patcher(comfy.supported_models.SDXL(config), {})
+
+
+def flux_model():
+    """No UNet at all."""
+    config = {
+        "image_model": "flux",
+        "in_channels": 16,
+        "out_channels": 16,
+        "patch_size": 2,
+        "vec_in_dim": 32,
+        "context_in_dim": 32,
+        "hidden_size": 32,
+        "mlp_ratio": 2.0,
+        "num_heads": 2,
+        "depth": 1,
+        "depth_single_blocks": 1,
+        "axes_dim": [4, 6, 6],
+        "theta": 10000,
+        "qkv_bias": True,
+        "guidance_embed": True,
+    }
+    return _patcher(comfy.supported_models.Flux(config), {})
+
+
+def random_vae(latent_channels: int):
+    """A VAE in TAESD's layout with random weights."""
+    network = comfy.taesd.taesd.TAESD(latent_channels=latent_channels)
+    return comfy.sd.VAE(sd=seeded_like(network.state_dict(), seed=8))
+
+
+def _patcher(config, weights):
+    config.set_inference_dtype(torch.float32, None)
+    model = config.get_model(weights)
+    if weights:
+        model.diffusion_model.load_state_dict(weights)
+    return make_patcher(model)
