@@ -80,7 +80,11 @@ def serve(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="tools/comfy.py serve")
     parser.add_argument("--port", type=int, default=8188)
     port = parser.parse_args(arguments).port
-    environment = prepare()
+    environment = prepare(DEMO_MODULES)
+    # So that the shipped workflow runs at once; weights that are there are left alone.
+    code = _run(environment, str(REPO / "tools" / "demo.py"), "--only-prepare")
+    if code:
+        return code
     base = PRIVATE / "base"
     comfy_server.make_base(base)
     line = comfy_server.command(environment.comfy, environment.python, base, port)

@@ -6,6 +6,7 @@ Run by `python tools/comfy.py demo`, in the environment that ComfyUI runs in.
 import json
 import os
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from demo_models import make_demo_models
 from environment import PRIVATE
 from PIL import Image, ImageDraw, ImageFont
 
-BASE = PRIVATE / "demo"
+BASE = PRIVATE / "base"  # that of `serve` as well
 OUTPUT = REPO / "demo_output"
 WORKFLOW = REPO / "workflows" / "api" / "photo_to_portrait.json"
 PHOTO = "astronaut.png"  # the one that the shipped workflow names; comes with scikit-image
@@ -35,14 +36,17 @@ and open workflows/photo_to_portrait.json (Templates > flashface).
 """
 
 
-def main() -> None:
-    print("FlashFace demo: one photo, one picture, the shipped workflow, a real ComfyUI.")
-    made = make_demo_models(BASE / "models")
-    for path in made:
+def prepare() -> None:
+    """The photo and the models that the shipped workflow names, where they are missing."""
+    for path in make_demo_models(BASE / "models"):
         print(f"  made by rule: {path.relative_to(REPO)}")
     (BASE / "input").mkdir(parents=True, exist_ok=True)
     shutil.copyfile(Path(skimage.data.__file__).parent / PHOTO, BASE / "input" / PHOTO)
 
+
+def main() -> None:
+    print("FlashFace demo: one photo, one picture, the shipped workflow, a real ComfyUI.")
+    prepare()
     workflow = json.loads(WORKFLOW.read_text())
     node(workflow, "EmptyLatentImage")["inputs"].update(width=SIZE, height=SIZE)
     node(workflow, "KSampler")["inputs"].update(steps=STEPS, seed=SEED)
@@ -95,4 +99,7 @@ def side_by_side(reference: Path, picture: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:] == ["--only-prepare"]:
+        prepare()
+    else:
+        main()
