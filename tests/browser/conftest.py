@@ -3,7 +3,6 @@
 import shutil
 
 import pytest
-from playwright.sync_api import sync_playwright
 from support.server import rule_server
 
 NAMES = ("chromium", "google-chrome", "chromium-browser")
@@ -11,6 +10,7 @@ NAMES = ("chromium", "google-chrome", "chromium-browser")
 
 @pytest.fixture(scope="session")
 def chromium():
+    pytest.importorskip("playwright", reason="the browser tests need the playwright package")
     found = next(filter(None, map(shutil.which, NAMES)), None)
     if found is None:
         pytest.skip(f"none of {', '.join(NAMES)} is on PATH")
@@ -27,6 +27,8 @@ def server(chromium, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def browser(chromium):
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield browser

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-import websocket
 from PIL import Image
 from safetensors.torch import load_file
 from support.server import add_node, inputs, node_id, small_workflow
@@ -65,6 +64,7 @@ def test_a_run_after_an_interrupted_one_gives_the_same_bits(server):
     _, first = latent(server, small_workflow(seed=3))
     long = small_workflow(seed=4)
     inputs(long, "KSampler")["steps"] = 1000
+    websocket = pytest.importorskip("websocket", reason="interrupting needs websocket-client")
     connection = websocket.create_connection(
         server.url.replace("http", "ws") + "/ws?clientId=test", timeout=60, http_no_proxy=["*"]
     )
