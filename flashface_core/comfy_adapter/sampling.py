@@ -91,6 +91,9 @@ def make_predict_noise(features: FaceFeatures, guidance: Guidance, window: tuple
         is_inside = end_sigma <= float(sigma) <= start_sigma
         if is_inside:
             x, timestep = at_trained_noise(sampling, x, timestep, t)
+            if (sigmas := options.get("sample_sigmas")) is not None:
+                # Where context windows and others look up by value which step this is.
+                options["sample_sigmas"] = torch.where(sigmas == sigma, timestep[:1], sigmas)
         plan = plan_step(guidance, t, is_inside)
         references = (
             features.net.step_references(features, t, x.device) if plan.needs_features else None
@@ -197,15 +200,15 @@ def mark_conds(conds: list[dict], role: str, strength: float, position, regions)
     return [{**c, ROLE: role, "model_conds": {**c["model_conds"], **rows}} for c in conds]
 
 
-def add_reference_branch(executor, model, conds, x_in, timestep, model_options):
+def add_reference_branch(executor, model, conds, x_in, timestep, model_options, *args, **kwargs):
     """CALC_COND_BATCH: note y, and compute y_ref beside it, once per step."""
     step: Step | None = model_options.get("transformer_options", {}).get(STEP)
     index = next((i for i, c in enumerate(conds) if c and c[0].get(ROLE) == "positive"), None)
     if step is None or not step.is_noting or index is None:
-        return executor(model, conds, x_in, timestep, model_options)
+        return executor(model, conds, x_in, timestep, model_options, *args, **kwargs)
     step.is_noting = False
     extra = [] if step.reference_conds is None else [step.reference_conds]
-    results = executor(model, [*conds, *extra], x_in, timestep, model_options)
+    results = executor(model, [*conds, *extra], x_in, timestep, model_options, *args, **kwargs)
     step.y = results[index].clone()
     if extra:
         step.y_ref = results[-1]
@@ -226,7 +229,8 @@ def _in_window(mask: torch.Tensor | None, x: torch.Tensor, window) -> torch.Tens
 
 
 def make_row_data(levels):
-    def row_data(executor, x, timesteps, context, y, control, transformer_options, **kwargs):
+    # Newer cores may hand on more: everything that is not ours goes through.
+    def row_data(executor, x, timesteps, context, y, control, transformer_options, *args, **kwargs):
         """DIFFUSION_MODEL: what core brought along per row, to where the patches find it."""
         strengths = kwargs.pop(STRENGTH, None)
         position = kwargs.pop(POSITION, None)
@@ -241,6 +245,6 @@ def make_row_data(levels):
             position, regions = (_in_window(mask, x, window) for mask in (position, regions))
             rows = RowReferences(strengths, position, regions, step.references, levels, x.device)
             transformer_options = {**transformer_options, ROWS: rows}
-        return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
+        return executor(x, timesteps, context, y, control, transformer_options, *args, **kwargs)
 
     return row_data

@@ -13,7 +13,7 @@ from comfy_extras.nodes_fresca import FreSca
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 from comfy_extras.nodes_model_downscale import PatchModelAddDownscale
 from support.control import lora_state
-from support.harness import Guidance, Place, apply_features, observe, relative_error
+from support.harness import Guidance, Place, WrappersMP, apply_features, observe, relative_error
 from support.sampling import classic, empty_latent, face_step, guided, ksampler, noise
 
 import nodes
@@ -133,19 +133,40 @@ def test_lcm_sampling_with_its_own_timesteps(flashface):
     assert torch.isfinite(drawn).all() and relative_error(drawn, bare) > 1e-3
 
 
+def windows(dim):
+    """12 latent pixels each, 4 shared with the next."""
+    settings = (12, 4, "standard_static", 1, False, "pyramid", dim)
+    return lambda model: ContextWindowsManualNode.execute(model, *settings).args[0]
+
+
+@pytest.mark.parametrize("place", [None, PLACE], ids=["anywhere", "placed"])
 @pytest.mark.parametrize("dim", [2, 3], ids=["rows", "columns"])
-def test_context_windows_over_a_picture(flashface, dim):
+def test_context_windows_over_a_picture(flashface, dim, place):
     """Core cuts the picture into windows inside of calc_cond_batch and joins their results."""
-    patched = apply_features(flashface.model, flashface.features(place=PLACE), GUIDANCE)
-    drawn, bare = (
-        ksampler(
-            ContextWindowsManualNode.execute(
-                model, 12, 4, "standard_static", 1, False, "pyramid", dim
-            ).args[0],
-            flashface.positive,
-            flashface.negative,
-            empty_latent(1, 20, 20),
-        )
-        for model in (patched, flashface.model)
-    )
-    assert torch.isfinite(drawn).all() and relative_error(drawn, bare) > 1e-3
+    node, features = windows(dim), flashface.features(place=place)
+    graph = replace(flashface, model=node(flashface.model))
+    model = node(apply_features(flashface.model, features, GUIDANCE))
+    x = noise(7, 1, 20, 20) * model.get_model_object("model_sampling").sigmas[LATE]
+    expected = face_step(graph, classic, features, GUIDANCE, x, LATE)
+    got = guided(classic(model, flashface.positive, flashface.negative), x, LATE)
+    assert relative_error(got, expected) <= EQUAL
+
+
+@pytest.mark.parametrize("scheduler", ["simple", "karras"])
+def test_nodes_find_the_step_in_the_list_of_noise_levels(flashface, scheduler):
+    """Also where the face moves a level to the timestep next to it, as it does for karras."""
+    steps = []
+
+    def watch(executor, x, timesteps, context, y, control, transformer_options, **kwargs):
+        levels, level = transformer_options["sample_sigmas"], transformer_options["sigmas"][0]
+        steps.append((levels == level).nonzero().flatten().tolist())
+        return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
+
+    model = apply_features(flashface.model, flashface.features(), GUIDANCE)
+    model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "test_levels", watch)
+    prompts = flashface.positive, flashface.negative
+    ksampler(model, *prompts, steps=4, scheduler=scheduler)
+    assert steps == [[0], [1], [2], [3]]
+    latent = empty_latent(1, 20, 20)
+    drawn = ksampler(windows(2)(model), *prompts, latent, steps=4, scheduler=scheduler)
+    assert torch.isfinite(drawn).all()
