@@ -1,0 +1,96 @@
+"""Fresh networks, the text encoder made by rule, and drawn people as the trainer reads them."""
+
+import comfy.sd
+import pytest
+import torch
+from safetensors.torch import save_file
+from support.harness import load_flashface
+
+from flashface_core.checkpoint import published_state_dict, read_checkpoint
+from training.initial import fresh_checkpoint
+from training.networks import FlashFaceNetworks, References
+from training.toy.autoencoder import make_autoencoder, reconstruct
+from training.toy.draw import draw, face_crop
+from training.toy.encode import encode_people
+from training.toy.people import People
+from training.toy.scenes import Scenes, captions
+from training.toy.text import ToyText, clip_state_dict
+
+
+def test_the_text_encoder_is_cores_clip_with_weights_made_by_rule():
+    clip = comfy.sd.load_text_encoder_state_dicts(
+        [clip_state_dict()], clip_type=comfy.sd.CLIPType.STABLE_DIFFUSION
+    )
+    texts = ["", *captions(Scenes.draw_from(0, "test", 3))]
+    expected = torch.cat([clip.encode_from_tokens(clip.tokenize(text)) for text in texts])
+    torch.testing.assert_close(ToyText()(texts), expected.float(), rtol=1e-3, atol=1e-3)
+
+
+def test_a_caption_longer_than_clip_takes_is_an_error():
+    with pytest.raises(ValueError, match="longer than one chunk"):
+        ToyText()(["face " * 80])
+
+
+@pytest.mark.parametrize(
+    ("multipliers", "blocks", "sites"), [((1, 2), 1, 5), ((1, 2, 4), 2, 10), ((1,), 1, 3)]
+)
+def test_fresh_networks_of_any_depth_are_whole_checkpoints(tmp_path, multipliers, blocks, sites):
+    fresh = fresh_checkpoint("fresh", 32, multipliers, blocks, heads=1)
+    path = tmp_path / "fresh.safetensors"
+    state = {key: value.contiguous() for key, value in published_state_dict(fresh).items()}
+    sizes = {"num_heads": "1", "reference_size": "64", "picture_size": "128"}
+    save_file(state, path, metadata=sizes)
+    model, net = load_flashface(path, "fp32")
+    assert len(net.network.sites) == sites
+    assert net.reference_size == 64
+    attention = model.model.diffusion_model.middle_block[1].transformer_blocks[0].attn1
+    copied = net.network.attention_at(("middle", 0, 0))
+    assert torch.equal(attention.to_q.weight, copied.q.weight)
+    assert torch.equal(attention.to_out[0].bias, copied.o.bias)
+    assert read_checkpoint("again", state, sizes).heads == 1
+
+
+def test_fresh_networks_predict_nothing_and_every_tensor_but_the_ends_has_values():
+    networks = FlashFaceNetworks(fresh_checkpoint("fresh"))
+    x, t = torch.randn(2, 4, 16, 16), torch.tensor([10, 900])
+    references = References(torch.randn(1, 4, 8, 8), t[:1], torch.zeros(1, 4).long(), [0])
+    with torch.no_grad():
+        predicted = networks(
+            x, t, torch.randn(2, 77, 768), torch.randn(1, 77, 768), references, None
+        )
+    assert not predicted.any()
+    empty = [name for name, p in networks.target.named_parameters() if p.ndim > 1 and not p.any()]
+    assert all(
+        name.endswith(("out_layers.3.weight", "proj_out.weight", "out.2.weight")) for name in empty
+    )
+    other = fresh_checkpoint("other", seed=1).target["input_blocks.0.0.weight"]
+    assert not torch.equal(networks.target.input_blocks[0][0].weight, other)
+
+
+def test_encoded_people_are_those_drawn():
+    torch.manual_seed(0)
+    autoencoder = make_autoencoder().eval()
+    people = encode_people(autoencoder, 5, "train", count=3, scenes_each=12)
+    assert len(people) == 3 and people.count(0) == 12
+    picture = people.picture(2, 11)  # row 35: in the second batch
+    drawn, boxes = draw(People.draw_from(5, "train", [2]), Scenes.draw_from(5, "train", [35]))
+    with torch.no_grad():
+        (latent,) = autoencoder.taesd_encoder(drawn)
+        (reference,) = autoencoder.taesd_encoder(face_crop(drawn, boxes))
+    torch.testing.assert_close(picture.latent.float(), latent, rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(picture.reference.float(), reference, rtol=1e-2, atol=1e-2)
+    assert picture.caption == captions(Scenes.draw_from(5, "train", [35]))[0]
+    assert picture.box == pytest.approx(boxes[0].tolist(), abs=1e-5)
+
+
+def test_the_autoencoder_has_the_layout_that_cores_vae_loader_reads(tmp_path):
+    model = make_autoencoder().eval()
+    vae = comfy.sd.VAE(sd={key: value.clone() for key, value in model.state_dict().items()})
+    pictures = torch.rand(1, 32, 32, 3)
+    with torch.no_grad():
+        decoded, latents = reconstruct(model, pictures.movedim(-1, 1))
+    scaled = vae.encode(pictures) * 0.18215
+    torch.testing.assert_close(scaled, latents, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        vae.decode(scaled / 0.18215).movedim(-1, 1), decoded.clamp(0, 1), rtol=1e-3, atol=1e-3
+    )
