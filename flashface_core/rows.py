@@ -34,7 +34,9 @@ def gather_references(
     groups: dict[Site, list] = {}
     for index, (person, entries) in enumerate(zip(people, keys_values, strict=True)):
         by_weight: dict[float, list[KeysValues]] = {}
-        for reference, entry in zip(person.references, entries, strict=True):
+        pairs = zip(person.references, entries, strict=True)
+        # In an order of their own, so that the order in which photos were given changes no bit.
+        for reference, entry in sorted(pairs, key=lambda pair: pair[0].content):
             by_weight.setdefault(reference.weight, []).append(entry)
         for weight, same in by_weight.items():
             for site in same[0]:
