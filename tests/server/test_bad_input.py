@@ -135,7 +135,7 @@ BAD = {
     "a checkpoint with missing tensors": (
         load("incomplete.safetensors"),
         "FlashFaceLoader",
-        ["incomplete.safetensors", "blocks are missing", "again"],
+        ["incomplete.safetensors", "is incomplete", "missing", "again"],
     ),
     "a place outside the picture": (
         place(x=1.0),
