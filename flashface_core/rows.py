@@ -22,10 +22,6 @@ class StepReferences:
     people: tuple[Person, ...]
     groups: dict[Site, list[tuple[int, torch.Tensor, torch.Tensor, float]]]
 
-    @property
-    def has_regions(self) -> bool:
-        return any(person.inside_region for person in self.people)
-
 
 def gather_references(
     people: Sequence[Person], keys_values: Sequence[Sequence[KeysValues]], device: torch.device

@@ -1,7 +1,6 @@
 """A checkpoint file to a core MODEL and a REFERENCE_NET."""
 
 import hashlib
-import logging
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,8 +19,6 @@ from ..errors import FlashFaceError
 from ..reference_net import ReferenceNetwork, site_name
 from .attach import attach_reference_net
 from .reference import ReferenceNet
-
-log = logging.getLogger("flashface")
 
 WEIGHT_DTYPES = {
     "default": None,

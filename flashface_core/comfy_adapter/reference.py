@@ -1,7 +1,6 @@
 """REFERENCE_NET: the ReferenceNet under ComfyUI's memory management, and what it remembers."""
 
 import hashlib
-import logging
 from collections.abc import Mapping
 from weakref import WeakKeyDictionary
 
@@ -18,8 +17,6 @@ from ..features import FaceFeatures, FeatureCache, KeysValues, Person, Reference
 from ..identity import FaceReference, Identity
 from ..reference_net import ReferenceNetwork
 from ..rows import StepReferences, gather_references
-
-log = logging.getLogger("flashface")
 
 # In main memory; 4 references and 30 steps take 0.64 GB in fp16 at SD1.5's size.
 CACHE_BYTES = 2 * 1024**3
