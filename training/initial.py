@@ -49,7 +49,7 @@ def fresh_checkpoint(
         name,
         target=state,
         reference={key: value.clone() for key, value in state.items()},
-        reference_attention=_copies_of_self_attention(state),
+        reference_attention=copies_of_self_attention(state),
         position=torch.zeros(width, 1, 3, 3),
         heads=heads,
         reference_size=reference_size,
@@ -71,7 +71,7 @@ def initialise(unet: UNetModel) -> None:
             nn.init.zeros_(parameter)
 
 
-def _copies_of_self_attention(state: dict[str, torch.Tensor]) -> dict[Site, dict]:
+def copies_of_self_attention(state: dict[str, torch.Tensor]) -> dict[Site, dict]:
     copies: dict[Site, dict] = {}
     for key, value in state.items():
         block, _, rest = key.partition(".")

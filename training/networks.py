@@ -61,6 +61,7 @@ class FlashFaceNetworks(nn.Module):
         model, net = build_flashface(checkpoint, "fp32")
         self.name = checkpoint.name
         self.heads = checkpoint.heads
+        self.sizes = (checkpoint.reference_size, checkpoint.picture_size)
         self.target = cast(UNetModel, model.model.diffusion_model)
         self.network = net.network
         for part in ("middle_block", "time_embed", "out"):
@@ -146,6 +147,7 @@ class FlashFaceNetworks(nn.Module):
             attention,
             self.network.position.weight.detach(),
             self.heads,
+            *self.sizes,
         )
 
     def published_state_dict(self) -> dict[str, torch.Tensor]:

@@ -20,6 +20,7 @@ from accelerate import Accelerator
 from accelerate.utils import send_to_device, set_seed
 from comfy.ldm.modules.attention import BasicTransformerBlock
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
 from .batches import Batch, Sampling, draw_batch
@@ -140,7 +141,7 @@ class Trainer:
             checkpoint_blocks(networks)
         trainable = [p for p in networks.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
-            trainable, recipe.learning_rate, weight_decay=recipe.weight_decay
+            trainable, recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(learning_rate, recipe))
         # The schedule counts steps of the run, not of a process, so it is not prepared.
@@ -216,7 +217,10 @@ class Trainer:
         with torch.no_grad():
             texts = self.encode_text(["", *batch.captions]).to(batch.latents)
             noisy = add_noise(batch.latents, batch.noise, batch.timesteps)
-        with self.accelerator.autocast():
+        # PyTorch's flash attention for CPUs is very slow where heads are small.
+        plain = self.accelerator.device.type == "cpu"
+        attention = sdpa_kernel(SDPBackend.MATH) if plain else nullcontext()
+        with self.accelerator.autocast(), attention:
             predicted = self.model(
                 noisy, batch.timesteps, texts[1:], texts[:1], batch.references, batch.position
             )

@@ -3,18 +3,29 @@
 import comfy.sd
 import pytest
 import torch
+from people import encode_text, random_people
 from safetensors.torch import save_file
 from support.harness import load_flashface
 
 from flashface_core.checkpoint import published_state_dict, read_checkpoint
+from flashface_core.checkpoint_file import read_state_dict
+from flashface_core.comfy_adapter.tiny import load_vae
+from flashface_core.tiny_text import clip_state_dict
 from training.initial import fresh_checkpoint
 from training.networks import FlashFaceNetworks, References
-from training.toy.autoencoder import make_autoencoder, reconstruct
+from training.paired import paired_losses
+from training.publish import publish
+from training.toy.autoencoder import (
+    SlimAutoencoder,
+    load_autoencoder,
+    reconstruct,
+    save_autoencoder,
+)
 from training.toy.draw import draw, face_crop
-from training.toy.encode import encode_people
+from training.toy.encode import encode_people, join_people
 from training.toy.people import People
 from training.toy.scenes import Scenes, captions
-from training.toy.text import ToyText, clip_state_dict
+from training.toy.text import ToyText
 
 
 def test_the_text_encoder_is_cores_clip_with_weights_made_by_rule():
@@ -67,30 +78,85 @@ def test_fresh_networks_predict_nothing_and_every_tensor_but_the_ends_has_values
     assert not torch.equal(networks.target.input_blocks[0][0].weight, other)
 
 
-def test_encoded_people_are_those_drawn():
+@pytest.fixture
+def autoencoder():
+    """With values in every layer: the residual blocks of a fresh one begin as the identity."""
     torch.manual_seed(0)
-    autoencoder = make_autoencoder().eval()
-    people = encode_people(autoencoder, 5, "train", count=3, scenes_each=12)
-    assert len(people) == 3 and people.count(0) == 12
-    picture = people.picture(2, 11)  # row 35: in the second batch
+    model = SlimAutoencoder().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += torch.randn_like(parameter) * 0.02
+    return model
+
+
+def test_encoded_people_are_those_drawn(autoencoder):
+    shares = [
+        encode_people(autoencoder, 5, "train", first, count=2, scenes_each=12) for first in (0, 2)
+    ]
+    people = join_people(5, "train", shares)
+    assert len(people) == 4 and people.count(0) == 12
+    picture = people.picture(2, 11)  # row 35: in the second share
     drawn, boxes = draw(People.draw_from(5, "train", [2]), Scenes.draw_from(5, "train", [35]))
     with torch.no_grad():
         (latent,) = autoencoder.taesd_encoder(drawn)
         (reference,) = autoencoder.taesd_encoder(face_crop(drawn, boxes))
-    torch.testing.assert_close(picture.latent.float(), latent, rtol=1e-2, atol=1e-2)
-    torch.testing.assert_close(picture.reference.float(), reference, rtol=1e-2, atol=1e-2)
+    # Encoded in bf16.
+    torch.testing.assert_close(picture.latent.float(), latent, rtol=0.05, atol=0.05)
+    torch.testing.assert_close(picture.reference.float(), reference, rtol=0.05, atol=0.05)
     assert picture.caption == captions(Scenes.draw_from(5, "train", [35]))[0]
     assert picture.box == pytest.approx(boxes[0].tolist(), abs=1e-5)
 
 
-def test_the_autoencoder_has_the_layout_that_cores_vae_loader_reads(tmp_path):
-    model = make_autoencoder().eval()
-    vae = comfy.sd.VAE(sd={key: value.clone() for key, value in model.state_dict().items()})
-    pictures = torch.rand(1, 32, 32, 3)
+def test_the_slim_autoencoder_is_the_vae_that_core_loads(autoencoder, tmp_path):
+    path = tmp_path / "vae.safetensors"
+    save_autoencoder(autoencoder, path)
+    halves = load_autoencoder(path)
+    pictures = torch.rand(1, 32, 40, 3)
+    vae = load_vae(path)
     with torch.no_grad():
-        decoded, latents = reconstruct(model, pictures.movedim(-1, 1))
+        decoded, latents = reconstruct(halves, pictures.movedim(-1, 1))
+        full, _ = reconstruct(autoencoder, pictures.movedim(-1, 1))
+    torch.testing.assert_close(decoded, full, rtol=0.02, atol=0.02)
     scaled = vae.encode(pictures) * 0.18215
     torch.testing.assert_close(scaled, latents, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(
         vae.decode(scaled / 0.18215).movedim(-1, 1), decoded.clamp(0, 1), rtol=1e-3, atol=1e-3
     )
+
+
+def test_a_fresh_autoencoder_begins_with_mean_colours():
+    torch.manual_seed(0)
+    pictures, _ = draw(People.draw_from(0, "test", 4), Scenes.draw_from(0, "test", 4))
+    with torch.no_grad():
+        decoded, latents = reconstruct(SlimAutoencoder().eval(), pictures)
+    means = torch.nn.functional.avg_pool2d(pictures, 8)
+    torch.testing.assert_close(latents[:, :3], means * 4 - 2, rtol=0, atol=1e-4)
+    assert (decoded - pictures).square().mean() < pictures.var() / 2
+
+
+def test_references_help_in_a_paired_loss_where_they_tell_something():
+    """A network that reads its references: those of the person, of nobody and of somebody else."""
+    networks = FlashFaceNetworks(fresh_checkpoint("fresh", 32, (1,), heads=1))
+    people, text = random_people(count=3), encode_text
+    before = paired_losses(networks, people, text, count=6)
+    assert before.own == before.none == before.other  # fresh networks predict nothing
+    with torch.no_grad():
+        for parameter in networks.parameters():
+            parameter += torch.randn_like(parameter) * 0.05
+    own, none, other = paired_losses(networks, people, text, count=6)
+    assert len({own, none, other}) == 3
+    assert paired_losses(networks, people, text, count=6) == (own, none, other)
+    assert networks.training
+
+
+def test_published_networks_load_as_they_are(tmp_path):
+    networks = FlashFaceNetworks(fresh_checkpoint("fresh", 32, (1, 2), heads=1))
+    path = tmp_path / "published.safetensors"
+    publish(networks, path)
+    _, net = load_flashface(path, "fp32")
+    assert (net.reference_size, net.picture_size) == (64, 128)
+    again = read_checkpoint("again", *read_state_dict(path))
+    for key, value in networks.published_state_dict().items():
+        torch.testing.assert_close(
+            published_state_dict(again)[key].float(), value, atol=1e-3, rtol=1e-3
+        )

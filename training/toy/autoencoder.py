@@ -1,17 +1,19 @@
 """A small VAE for the toy world, in TAESD's single-file layout, which core's VAELoader reads.
 
-python -m training.toy.autoencoder --minutes 30 --out toy_vae.safetensors
+python -m training.toy.autoencoder --steps 4800 --out toy_vae.safetensors
 """
 
 import argparse
 import logging
-import time
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from accelerate import PartialState
+from accelerate.utils import reduce
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from training.comfyui import find_comfyui
 
@@ -24,12 +26,18 @@ log = logging.getLogger("flashface.training")
 # A latent of core's SD1.5 format is the encoder's output times this.
 SD15_LATENT_SCALE = 0.18215
 PATCH = 64
+CHANNELS = 4
+# From the full size to an eighth: channels, and blocks used of those that TAESD has room for.
+WIDTHS = (16, 32, 64, 64)
+ENCODER_BLOCKS = (1, 1, 2, 3)
+DECODER_BLOCKS = (1, 2, 3, 3)
+ROOM = (1, 3, 3, 3)
 
 
-def patches(seed: int, batch: int, device: str) -> Iterator[Tensor]:
+def patches(seed: int, batch: int, process: int, processes: int, device) -> Iterator[Tensor]:
     """Endless (3 batch, 3, 64, 64): two random windows of every drawing, and its face crop."""
     random = torch.Generator().manual_seed(seed)
-    first = 0
+    first = process * batch
     while True:
         rows = range(first, first + batch)
         people = People.draw_from(seed, "train", rows).to(device)
@@ -39,25 +47,118 @@ def patches(seed: int, batch: int, device: str) -> Iterator[Tensor]:
             y, x = torch.randint(pictures.shape[-1] - PATCH + 1, (2,), generator=random).tolist()
             windows.append(pictures[:, :, y : y + PATCH, x : x + PATCH])
         yield torch.cat(windows)
-        first += batch
+        first += batch * processes
 
 
-def make_autoencoder() -> Any:
-    """Core's own class with fresh weights; core's layers come without."""
+class Block(nn.Module):
+    """TAESD's residual block of any width, under its names."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        first, second, third = (_conv(width, width) for _ in range(3))
+        nn.init.zeros_(third.weight)  # residual blocks begin as the identity
+        self.conv = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), third)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.conv(x) + x)
+
+
+class SlimAutoencoder(nn.Module):
+    """A TAESD with fewer channels and blocks at the large sizes, where a CPU spends its time.
+
+    Its layers stand where TAESD's stand, so that padded with zeros it is one: a missing block is
+    one of zeros, which passes on what a ReLU has left.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        encoder: list[nn.Module] = [_conv(3, WIDTHS[0])]
+        for level, (width, used) in enumerate(zip(WIDTHS, ENCODER_BLOCKS, strict=True)):
+            if level:
+                encoder.append(_conv(WIDTHS[level - 1], width, stride=2, bias=False))
+            encoder += _blocks(width, used, ROOM[level])
+        decoder: list[nn.Module] = [Clamp(), _conv(CHANNELS, WIDTHS[-1]), nn.ReLU()]
+        for level in reversed(range(len(WIDTHS))):
+            decoder += _blocks(WIDTHS[level], DECODER_BLOCKS[level], ROOM[level])
+            if level:
+                decoder.append(nn.Upsample(scale_factor=2))
+                decoder.append(_conv(WIDTHS[level], WIDTHS[level - 1], bias=False))
+        self.taesd_encoder = nn.Sequential(*encoder, _conv(WIDTHS[-1], CHANNELS))
+        self.taesd_decoder = nn.Sequential(*decoder, _conv(WIDTHS[0], 3))
+        self._begin_with_mean_colours()
+
+    @torch.no_grad()
+    def _begin_with_mean_colours(self) -> None:
+        """Three latents are the mean colour of their 8x8 pixels, and the decoder smooths them.
+
+        From random values alone the first thousand steps go into finding colours.
+        """
+        same, mean, smooth = torch.zeros(3, 3), torch.zeros(3, 3), torch.tensor([0.25, 0.5, 0.25])
+        same[1, 1], mean[1:, 1:] = 1, 1 / 4
+        for layer in (*self.taesd_encoder, *self.taesd_decoder):
+            if not isinstance(layer, nn.Conv2d):
+                continue
+            kernel = same
+            if layer.bias is None:
+                kernel = mean if layer.stride[0] == 2 else smooth[:, None] * smooth
+            layer.weight.mul_(0.5)  # what else the channels carry, at first
+            layer.weight[:3] = 0
+            for colour in range(3):
+                layer.weight[colour, colour] = kernel
+        # Colours 0..1 are latents -2..2.
+        last, first = self.taesd_encoder[-1], self.taesd_decoder[1]
+        assert isinstance(last, nn.Conv2d) and isinstance(first, nn.Conv2d)
+        last.weight[:3] *= 4
+        first.weight[:3] /= 4
+        assert last.bias is not None and first.bias is not None
+        last.bias[:3], first.bias[:3] = -2, 0.5
+
+
+class Clamp(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(x / 3) * 3
+
+
+def _conv(inputs: int, outputs: int, stride: int = 1, bias: bool = True) -> nn.Conv2d:
+    conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=bias)
+    nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return conv
+
+
+def _blocks(width: int, used: int, room: int) -> list[nn.Module]:
+    return [Block(width) for _ in range(used)] + [nn.Identity() for _ in range(room - used)]
+
+
+def taesd_state_dict(model: SlimAutoencoder) -> dict[str, Tensor]:
+    """The same function as weights of core's TAESD, which gives latents of the SD1.5 scale."""
     from comfy.taesd.taesd import TAESD
 
-    model = TAESD()
-    for module in model.modules():
-        if isinstance(module, torch.nn.Conv2d):
-            torch.nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            if module.bias is not None:
-                torch.nn.init.zeros_(module.bias)
-    for name, module in model.named_modules():
-        if isinstance(module, torch.nn.Conv2d) and name.endswith("conv.4"):
-            torch.nn.init.zeros_(module.weight)  # residual blocks begin as the identity
-    model.vae_scale.requires_grad_(False).fill_(SD15_LATENT_SCALE)
-    model.vae_shift.requires_grad_(False)
-    return model
+    slim, whole = model.state_dict(), {}
+    for name, value in TAESD().state_dict().items():
+        whole[name] = torch.zeros_like(value)
+        if name in slim:
+            whole[name][tuple(slice(size) for size in slim[name].shape)] = slim[name]
+    whole["vae_scale"].fill_(SD15_LATENT_SCALE)
+    return whole
+
+
+def save_autoencoder(model: SlimAutoencoder, path: str | Path) -> None:
+    """In half precision, as TAESD."""
+    whole = taesd_state_dict(model)
+    save_file({name: value.half().contiguous() for name, value in whole.items()}, path)
+
+
+def load_autoencoder(path: str | Path) -> SlimAutoencoder:
+    """What `save_autoencoder` wrote, without the zeros."""
+    model, whole = SlimAutoencoder(), load_file(path)
+    slim = {
+        name: whole[name][tuple(slice(size) for size in value.shape)]
+        for name, value in model.state_dict().items()
+    }
+    model.load_state_dict(slim)
+    return model.eval()
 
 
 def reconstruct(model, pictures: Tensor, noise: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -71,46 +172,52 @@ def loss_of(decoded: Tensor, pictures: Tensor, latents: Tensor) -> Tensor:
     pixels = (decoded - pictures).abs().mean()
     edges = sum((decoded.diff(dim=dim) - pictures.diff(dim=dim)).abs().mean() for dim in (2, 3))
     means, spreads = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
-    return pixels + edges + 0.01 * (means.square().mean() + (spreads - 1).square().mean())
+    return pixels + 0.5 * edges + 0.01 * (means.square().mean() + (spreads - 1).square().mean())
 
 
-def train(minutes: float, seed: int, device: str, batch: int = 8, rate: float = 2e-3):
-    """Latents get a little noise, as those of a sampler have some."""
+def train(steps: int, seed: int, batch: int = 4, rate: float = 1e-3) -> SlimAutoencoder:
+    """Latents get a little noise, as those of a sampler have some.
+
+    Every process of `accelerate launch` adds `batch` drawings to a step: on a CPU two processes of
+    one thread do twice the work of one with two.
+    """
+    state = PartialState()
+    device = state.device
     torch.manual_seed(seed)
-    # bf16 in channels-last order: five times faster where the processor has matrix units.
-    model = make_autoencoder().to(device).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], rate)
-    start, shown = time.monotonic(), 0.0
-    for step, pictures in enumerate(patches(seed, batch, device), 1):
-        spent = (time.monotonic() - start) / (60 * minutes)
-        if spent >= 1:
-            break
-        for group in optimizer.param_groups:
-            group["lr"] = rate * min(1.0, step / 100) * min(1.0, 2 * (1 - spent) + 0.01)
+    # bf16 in channels-last order: twice to five times faster where the processor has it.
+    model = SlimAutoencoder().to(device).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(model.parameters(), rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda n: min(1.0, (n + 1) / 100) * min(1.0, 2 * (1 - n / steps))
+    )
+    torch.manual_seed(seed + 1 + state.process_index)  # of the noise
+    windows = patches(seed, batch, state.process_index, state.num_processes, device)
+    for step, pictures in zip(range(1, steps + 1), windows, strict=False):
         pictures = pictures.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16):
             decoded, latents = reconstruct(model, pictures, noise=0.05)
         loss = loss_of(decoded.float(), pictures, latents.float())
         optimizer.zero_grad()
         loss.backward()
+        for parameter in model.parameters():
+            parameter.grad = reduce(parameter.grad, reduction="mean")
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        if spent >= shown:
-            log.info("%3.0f %%  step %d  loss %.4f", 100 * spent, step, loss.item())
-            shown += 0.05
+        schedule.step()
+        if step % (steps // 50 or 1) == 0 and state.is_main_process:
+            log.info("step %d of %d  loss %.4f", step, steps, loss.item())
     return model.eval()
 
 
 @torch.no_grad()
-def score(model, seed: int, device: str, people: int = 200) -> dict[str, float]:
+def score(model, seed: int, people: int = 200) -> dict[str, float]:
     """PSNR in dB on unseen people, of whole pictures and of face crops, and the latents' spread."""
     squared: dict[str, list[Tensor]] = {"pictures": [], "face crops": []}
     spreads = []
     for first in range(0, people, 20):
         rows = range(first, first + 20)
         drawn, boxes = draw(
-            People.draw_from(seed, "test", rows).to(device),
-            Scenes.draw_from(seed, "test", rows).to(device),
+            People.draw_from(seed, "test", rows), Scenes.draw_from(seed, "test", rows)
         )
         for name, pictures in (("pictures", drawn), ("face crops", face_crop(drawn, boxes))):
             decoded, latents = reconstruct(model, pictures)
@@ -125,21 +232,17 @@ def score(model, seed: int, device: str, people: int = 200) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train and score the toy world's VAE.")
-    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--steps", type=int, default=4800)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", required=True)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    find_comfyui(cpu=options.device == "cpu")
-    from safetensors.torch import load_file, save_file
-
-    model = train(options.minutes, options.seed, options.device)
-    halves = {key: value.half().contiguous() for key, value in model.state_dict().items()}
-    save_file(halves, options.out)
-    model.load_state_dict(load_file(options.out))
-    for name, value in score(model, options.seed, options.device).items():
-        log.info("%20s %.2f", name, value)
+    find_comfyui(cpu=not torch.cuda.is_available())
+    model = train(options.steps, options.seed)
+    if PartialState().is_main_process:
+        save_autoencoder(model, options.out)
+        for name, value in score(load_autoencoder(options.out), options.seed).items():
+            log.info("%20s %.2f", name, value)
 
 
 if __name__ == "__main__":

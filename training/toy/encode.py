@@ -1,6 +1,9 @@
 """Drawn people to what the trainer reads: latents of pictures and of face crops, encoded once."""
 
+from collections.abc import Sequence
+
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from training.data import PeopleInMemory
@@ -14,30 +17,48 @@ BATCH = 32
 
 @torch.no_grad()
 def encode_people(
-    autoencoder, seed: int, split: str, count: int, scenes_each: int, device: str = "cpu"
-) -> PeopleInMemory:
-    """`count` people of a stream, each in `scenes_each` scenes of their own.
+    autoencoder, seed: int, split: str, first: int, count: int, scenes_each: int, device="cpu"
+) -> dict[str, Tensor]:
+    """`count` people of a stream from index `first`, each in `scenes_each` scenes.
 
-    autoencoder: a TAESD whose encoder gives scaled latents. Kept in half precision: 5000 people in
-    10 scenes take 130 MB.
+    autoencoder: its encoder gives scaled latents. Kept in half precision: 5000 people in 10 scenes
+    take 130 MB. Returned are latents (N, 4, 16, 16), references (N, 4, 8, 8), boxes (N, 4), and
+    the indexes of person and scene (N, 2).
     """
-    latents, references, boxes, texts = [], [], [], []
-    total = count * scenes_each
-    rows = torch.arange(count).repeat_interleave(scenes_each)
-    for first in tqdm(range(0, total, BATCH), desc="Drawing", unit="batch"):
-        part = range(first, min(first + BATCH, total))
-        owners = rows[part.start : part.stop]
-        known = owners.unique()
+    latents, references, boxes = [], [], []
+    rows = torch.arange(first, first + count).repeat_interleave(scenes_each)
+    which = torch.stack([rows, torch.arange(first * scenes_each, (first + count) * scenes_each)], 1)
+    for part in tqdm(which.split(BATCH), desc="Drawing", unit="batch"):
+        known = part[:, 0].unique()
         people = People.draw_from(seed, split, known.tolist())
-        people = people[torch.searchsorted(known, owners)].to(device)
-        scenes = Scenes.draw_from(seed, split, part)
-        pictures, where = draw(people, scenes.to(device))
-        latents.append(autoencoder.taesd_encoder(pictures).half().cpu())
-        crops = face_crop(pictures, where, CROP)
-        references.append(autoencoder.taesd_encoder(crops).half().cpu())
+        people = people[torch.searchsorted(known, part[:, 0].contiguous())].to(device)
+        scenes = Scenes.draw_from(seed, split, part[:, 1].tolist()).to(device)
+        pictures, where = draw(people, scenes)
+        latents.append(_encode(autoencoder, pictures))
+        references.append(_encode(autoencoder, face_crop(pictures, where, CROP)))
         boxes.append(where.cpu())
-        texts += captions(scenes)
-    persons = [list(range(i * scenes_each, (i + 1) * scenes_each)) for i in range(count)]
+    return {
+        "latents": torch.cat(latents),
+        "references": torch.cat(references),
+        "boxes": torch.cat(boxes),
+        "which": which,
+    }
+
+
+def _encode(autoencoder, pictures: Tensor) -> Tensor:
+    pictures = pictures.contiguous(memory_format=torch.channels_last)
+    with torch.autocast(pictures.device.type, torch.bfloat16):
+        return autoencoder.taesd_encoder(pictures).half().contiguous().cpu()
+
+
+def join_people(seed: int, split: str, parts: Sequence[dict[str, Tensor]]) -> PeopleInMemory:
+    """What several calls of `encode_people` gave."""
+    whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    texts = captions(Scenes.draw_from(seed, split, whole["which"][:, 1].tolist()))
+    owner = whole["which"][:, 0].tolist()
+    pictures: dict[int, list[int]] = {}
+    for index, person in enumerate(owner):
+        pictures.setdefault(person, []).append(index)
     return PeopleInMemory(
-        torch.cat(latents), torch.cat(references), torch.cat(boxes), texts, persons
+        whole["latents"], whole["references"], whole["boxes"], texts, list(pictures.values())
     )

@@ -1,8 +1,8 @@
-"""Yardsticks of the toy world: who is it, and what does the picture show.
+"""Yardsticks of the toy world: who is it, what does the picture show, and where is the face.
 
     python -m training.toy.yardsticks --minutes 8 --out yardsticks.safetensors
 
-Both readers learn on people of the train split and are scored here on the test split.
+All readers learn on people of the train split and are scored here on the test split.
 """
 
 import argparse
@@ -38,6 +38,7 @@ FACE = (
 )
 PICTURE = ("background", "clothes", "style")
 EMBEDDING = 128
+USUAL_FACE = (0.5, 0.5, 0.3)  # middle and half side
 MARGIN = 4  # pixels around a stored crop: training moves the window by as much
 
 
@@ -88,7 +89,7 @@ class Trunk(nn.Module):
 
 
 class Yardsticks(nn.Module):
-    """The recogniser and the attribute readers."""
+    """The recogniser, the attribute readers, and the finder of the face."""
 
     def __init__(self, width: int = 24) -> None:
         super().__init__()
@@ -99,6 +100,8 @@ class Yardsticks(nn.Module):
         self.picture_heads = nn.ModuleDict(
             {n: nn.Linear(self.picture.features, len(names_of(n))) for n in PICTURE}
         )
+        self.where = Trunk(width // 2)
+        self.box = nn.Linear(self.where.features, 3)
 
     def look(self, crops: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Face crops (B, 3, 64, 64) to unit embeddings (B, 128), and logits by attribute."""
@@ -110,6 +113,17 @@ class Yardsticks(nn.Module):
         """Pictures (B, 3, H, W) to logits by attribute."""
         seen = self.picture(F.adaptive_avg_pool2d(pictures, CROP))
         return {name: head(seen) for name, head in self.picture_heads.items()}
+
+    def look_for(self, pictures: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W) to the faces' middles and half sides (B, 3) in fractions."""
+        offsets = self.box(self.where(F.adaptive_avg_pool2d(pictures, CROP)))
+        return offsets.float() * 0.1 + offsets.new_tensor(USUAL_FACE).float()
+
+    @torch.no_grad()
+    def find(self, pictures: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W) to face boxes (B, 4): x1, y1, x2, y2 in fractions; squares."""
+        x, y, half = self.look_for(pictures).unbind(1)
+        return torch.stack([x - half, y - half, x + half, y + half], dim=1)
 
     @torch.no_grad()
     def read(self, pictures: Tensor, boxes: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -125,6 +139,14 @@ def identified(probes: Tensor, gallery: Tensor) -> Tensor:
     nearest = (probes.flatten(0, 1) @ rows.T).argmax(1)
     own = torch.arange(len(rows), device=rows.device).repeat_interleave(probes.shape[1])
     return (nearest == own).float().mean()
+
+
+def overlap(a: Tensor, b: Tensor) -> Tensor:
+    """Intersection over union (B,) of boxes (B, 4)."""
+    corner, other = torch.maximum(a[:, :2], b[:, :2]), torch.minimum(a[:, 2:], b[:, 2:])
+    both = (other - corner).clamp(min=0).prod(dim=1)
+    areas = [(box[:, 2:] - box[:, :2]).prod(dim=1) for box in (a, b)]
+    return both / (areas[0] + areas[1] - both)
 
 
 def cast(seed: int, split: str, first: int, count: int, times: int) -> tuple[People, Scenes]:
@@ -153,6 +175,7 @@ class Pool:
         self.labels = true_values(everyone, scenes)
         self.owner = torch.arange(people, device=device).repeat_interleave(times)
         drawer = torch.compile(draw, dynamic=False) if compiled else draw
+        self.boxes = face_boxes(everyone, scenes)
         crops, pictures = [], []
         for some, where in batches(everyone, scenes):
             drawn, boxes = drawer(some, where)
@@ -218,7 +241,9 @@ def _loss(
     crops, pictures = pool.sample(rows, random)
     with torch.autocast(rows.device.type, dtype=torch.bfloat16):
         embedding, logits = model.look(crops.contiguous(memory_format=torch.channels_last))
-        logits |= model.look_around(pictures.contiguous(memory_format=torch.channels_last))
+        pictures = pictures.contiguous(memory_format=torch.channels_last)
+        logits |= model.look_around(pictures)
+        found = model.look_for(pictures)
     owner = pool.owner[rows]
     cosine = embedding.float() @ F.normalize(people, dim=1).T
     cosine = cosine - margin * F.one_hot(owner, len(people))
@@ -229,7 +254,11 @@ def _loss(
             for name, value in logits.items()
         ]
     )
-    return identity * 0.5 + reading.sum(), [identity.item(), reading.mean().item()]
+    boxes = pool.boxes[rows]
+    true = torch.cat([(boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:3] - boxes[:, :1]) / 2], dim=1)
+    place = (found - true).abs().mean()
+    parts = [identity.item(), reading.mean().item(), place.item()]
+    return identity * 0.5 + reading.sum() + 10 * place, parts
 
 
 @torch.no_grad()
@@ -240,16 +269,19 @@ def score(model: Yardsticks, seed: int, device: str, people: int = 200) -> dict[
     """
     everyone, scenes = cast(seed, "test", 0, people, 4)
     everyone, scenes = everyone.to(device), scenes.to(device)
-    found, right = [], {name: [] for name in FACE + PICTURE}
+    found, overlaps, right = [], [], {name: [] for name in FACE + PICTURE}
     for some, where in batches(everyone, scenes, 200):
         pictures = torch.cat([draw(*part)[0] for part in batches(some, where)])
-        embedding, values = model.read(pictures, face_boxes(some, where))
+        boxes = face_boxes(some, where)
+        overlaps.append(overlap(model.find(pictures), boxes))
+        embedding, values = model.read(pictures, boxes)
         embedding = embedding.reshape(-1, 4, EMBEDDING)
         found.append(identified(embedding[:, 3:], embedding[:, :3]))
         truth = true_values(some, where)
         for name, value in values.items():
             right[name].append((value == truth[name])[truth[name] >= 0])
     scores = {name: torch.cat(parts).float().mean().item() for name, parts in right.items()}
+    scores["box IoU"] = torch.cat(overlaps).mean().item()
     return {"identified among 50": torch.stack(found).mean().item(), **scores}
 
 

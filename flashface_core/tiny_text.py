@@ -1,0 +1,45 @@
+"""The tiny models' frozen text encoder, made by rule: seeded embeddings under CLIP-L's tokenizer.
+
+It is what CLIP-L computes when every residual branch is zero: the final LayerNorm of token plus
+position embedding. 123 million values that nobody has to ship.
+"""
+
+import numpy as np
+import torch
+
+VOCABULARY, TOKENS, WIDTH = 49408, 77, 768
+SEED = 0
+# Positions are fainter than words, or the same word at two places would be two words.
+POSITION_SCALE = 0.3
+
+
+def embeddings() -> tuple[torch.Tensor, torch.Tensor]:
+    """Token (49408, 768) and position (77, 768) embeddings, float32."""
+    generator = np.random.Generator(np.random.Philox(key=SEED))
+    tokens = generator.standard_normal((VOCABULARY, WIDTH), dtype=np.float32)
+    positions = generator.standard_normal((TOKENS, WIDTH), dtype=np.float32) * POSITION_SCALE
+    return torch.from_numpy(tokens), torch.from_numpy(positions)
+
+
+def clip_state_dict() -> dict[str, torch.Tensor]:
+    """The text encoder as weights of core's CLIP-L; all zeros share memory."""
+    tokens, positions = embeddings()
+    state = {
+        "text_model.embeddings.token_embedding.weight": tokens,
+        "text_model.embeddings.position_embedding.weight": positions,
+        "text_model.final_layer_norm.weight": torch.ones(WIDTH),
+        "text_model.final_layer_norm.bias": torch.zeros(WIDTH),
+        "text_projection.weight": torch.eye(WIDTH),
+    }
+    hidden = 4 * WIDTH
+    shapes = {f"self_attn.{name}_proj": (WIDTH, WIDTH) for name in ("q", "k", "v", "out")}
+    shapes |= {"mlp.fc1": (hidden, WIDTH), "mlp.fc2": (WIDTH, hidden)}
+    for layer in range(12):
+        path = f"text_model.encoder.layers.{layer}"
+        for name, shape in shapes.items():
+            state[f"{path}.{name}.weight"] = torch.zeros(1).expand(shape)
+            state[f"{path}.{name}.bias"] = torch.zeros(1).expand(shape[:1])
+        for name in ("layer_norm1", "layer_norm2"):
+            state[f"{path}.{name}.weight"] = torch.zeros(1).expand(WIDTH)
+            state[f"{path}.{name}.bias"] = torch.zeros(1).expand(WIDTH)
+    return state

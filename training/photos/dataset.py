@@ -1,0 +1,143 @@
+"""People for the trainer, read from encoded shards one picture at a time.
+
+The trainer draws by (seed, step, group); an index of where every picture lies keeps that, at any
+size of the data, where a stream of shards could not.
+"""
+
+import io
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from flashface_core.errors import FlashFaceError
+from training.data import PeopleInMemory, Picture
+
+from .frame import frame
+from .look import look_at
+from .select import DEFAULT_LIMITS, Limits, select
+from .shards import Blob, read_shard
+from .sources import open_source
+
+LATENTS, INDEX = "latents-*.tar", "index.npz"
+PARTS = ("picture.npy", "face.npy", "txt")
+
+
+class Sizes(NamedTuple):
+    """Pixels of the square pictures and of the square faces."""
+
+    picture: int
+    face: int
+
+
+class PeopleInShards:
+    """folder: made by prepare and encode. Raises FlashFaceError for one that is not finished, or
+    that changed since."""
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / INDEX
+        if not path.is_file():
+            raise FlashFaceError(
+                f"{folder} holds no {INDEX}; run python -m training.photos.encode {folder} --vae "
+                "FILE, which finishes with it."
+            )
+        with np.load(path, allow_pickle=False) as index:
+            self._shards = [folder / name for name in index["shards"].tolist()]
+            bytes_then = index["shard_bytes"].tolist()
+            self._shard, self._places = index["shard"], index["places"]
+            self._boxes, self._starts = index["boxes"], index["starts"]
+            self.names: list[str] = index["people"].tolist()
+        for shard, size in zip(self._shards, bytes_then, strict=True):
+            if not shard.is_file() or shard.stat().st_size != size:
+                raise FlashFaceError(
+                    f"{shard.name} is missing or has changed since {INDEX} was written; delete "
+                    f"both and run python -m training.photos.encode {folder} --vae FILE."
+                )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def count(self, person: int) -> int:
+        return int(self._starts[person + 1] - self._starts[person])
+
+    def picture(self, person: int, index: int) -> Picture:
+        row = int(self._starts[person]) + index
+        shard = self._shards[self._shard[row]]
+        blobs = (Blob(shard, int(offset), int(size)) for offset, size in self._places[row])
+        latent, face, text = (blob.read() for blob in blobs)
+        x1, y1, x2, y2 = self._boxes[row].tolist()
+        return Picture(_tensor(latent), _tensor(face), text.decode(), (x1, y1, x2, y2))
+
+
+def write_index(folder: Path) -> None:
+    """Where every picture of every person lies; written when all latents are there.
+
+    People follow each other in the shards. Raises FlashFaceError for a damaged shard.
+    """
+    shards = sorted(folder.glob(LATENTS))
+    people, starts, rows = [], [], {"shard": [], "places": [], "boxes": []}
+    for number, path in enumerate(tqdm(shards, desc="Indexing", unit="shard")):
+        samples, trouble = read_shard(path)
+        if trouble:
+            raise FlashFaceError(f"{path.name} is damaged ({trouble}); delete it and encode again.")
+        for sample in samples:
+            about = json.loads(sample.parts["json"].read())
+            if not people or people[-1] != about["person"]:
+                people.append(about["person"])
+                starts.append(len(rows["shard"]))
+            rows["shard"].append(number)
+            rows["places"].append([sample.parts[name][1:] for name in PARTS])
+            rows["boxes"].append(about["box"])
+    unfinished = folder / f"{INDEX}.part"
+    with open(unfinished, "wb") as file:
+        np.savez(
+            file,
+            shards=np.array([path.name for path in shards]),
+            shard_bytes=np.array([path.stat().st_size for path in shards]),
+            people=np.array(people),
+            starts=np.array([*starts, len(rows["shard"])]),
+            shard=np.array(rows["shard"]),
+            places=np.array(rows["places"]),
+            boxes=np.array(rows["boxes"]),
+        )
+    unfinished.replace(folder / INDEX)
+
+
+def people_in_folder(
+    source: Path, detector, encoder, sizes: Sizes, limits: Limits = DEFAULT_LIMITS
+) -> PeopleInMemory:
+    """A few people straight from their photographs, with nothing written; what prepare would keep.
+
+    Raises FlashFaceError where no person has two usable photographs.
+    """
+    photos, _ = open_source(source)
+    looks = [look_at(photo, detector) for photo in tqdm(photos, desc="Finding faces")]
+    people, dropped = select(looks, [photo.person for photo in photos], limits)
+    if not people:
+        reasons = ", ".join(sorted({one.reason for one in dropped}))
+        raise FlashFaceError(
+            f"No person in {source} has two usable photographs ({reasons}); run python -m "
+            "training.photos.prepare, whose report.csv lists why."
+        )
+    by_name = {photo.name: photo for photo in photos}
+    latents, faces, boxes, captions, persons = [], [], [], [], []
+    for own in tqdm(people.values(), desc="Encoding", unit="person"):
+        persons.append(list(range(len(captions), len(captions) + len(own))))
+        for look in own:
+            photo = by_name[look.name]
+            framed = frame(photo, look, *sizes)
+            picture = torch.from_numpy(np.array(framed.picture))
+            latents.append(encoder(picture[None].float() / 255)[0])
+            faces.append(encoder(framed.face[None].float() / 255)[0])
+            boxes.append(framed.box)
+            captions.append(photo.caption())
+    return PeopleInMemory(
+        torch.stack(latents), torch.stack(faces), torch.tensor(boxes), captions, persons
+    )
+
+
+def _tensor(data: bytes) -> torch.Tensor:
+    return torch.from_numpy(np.load(io.BytesIO(data), allow_pickle=False))

@@ -1,0 +1,94 @@
+"""Photographs as people have them: a folder per person, one flat folder, or webdataset shards."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from flashface_core.errors import FlashFaceError
+
+from .shards import Blob, read_shard
+
+PICTURES = ("jpg", "jpeg", "png", "webp")
+
+
+class Photo(NamedTuple):
+    """name: unique in the source, with / between folders. person: None where nobody says."""
+
+    name: str
+    person: str | None
+    picture: Blob
+    text: Blob | None
+
+    def caption(self) -> str:
+        return self.text.read().decode("utf-8", "replace").strip() if self.text else ""
+
+
+class Source(NamedTuple):
+    """photos in the order of their names; broken: (shard, why it stops early)."""
+
+    photos: list[Photo]
+    broken: list[tuple[str, str]]
+
+
+def open_source(path: Path) -> Source:
+    """Lists a folder or one shard. Captions are .txt files, or entries, beside the pictures.
+
+    Raises FlashFaceError where there are no photographs.
+    """
+    if not path.exists():
+        raise FlashFaceError(
+            f"There is no {path}; give a folder with photographs, or webdataset shards (.tar)."
+        )
+    shards = [path] if path.is_file() else sorted(path.glob("*.tar"))
+    photos, broken = [] if path.is_file() else _in_folder(path), []
+    for shard in shards:
+        found, trouble = _in_shard(shard)
+        photos += found
+        if trouble:
+            broken.append((shard.name, trouble))
+    if not photos:
+        reason = f"; {broken[0][0]} is broken: {broken[0][1]}" if broken else ""
+        raise FlashFaceError(
+            f"{path} has no photographs{reason}; expected {', '.join(PICTURES)} in a folder per "
+            "person or in one folder, or uncompressed .tar shards of them."
+        )
+    return Source(photos, broken)
+
+
+def _in_folder(folder: Path) -> list[Photo]:
+    """Those below a sub-folder belong to the person it is named after."""
+    photos = []
+    for file in folder.rglob("*"):
+        if file.suffix.lower().lstrip(".") not in PICTURES or not file.is_file():
+            continue
+        place = file.relative_to(folder)
+        if any(part.startswith(".") for part in place.parts):  # hidden, like macOS's ._ files
+            continue
+        person = place.parts[0] if len(place.parts) > 1 else None
+        text = file.with_suffix(".txt")
+        caption = Blob.whole(text) if text.is_file() else None
+        photos.append(Photo(place.as_posix(), person, Blob.whole(file), caption))
+    return sorted(photos)
+
+
+def _in_shard(shard: Path) -> tuple[list[Photo], str]:
+    samples, trouble = read_shard(shard)
+    photos = []
+    for key, parts in samples:
+        extension = next((one for one in PICTURES if one in parts), None)
+        if extension is None:
+            continue
+        person = _person(parts["json"]) if "json" in parts else None
+        photos.append(
+            Photo(f"{shard.name}/{key}.{extension}", person, parts[extension], parts.get("txt"))
+        )
+    return photos, trouble
+
+
+def _person(blob: Blob) -> str | None:
+    try:
+        value = json.loads(blob.read())
+    except ValueError:
+        return None
+    person = value.get("person") if isinstance(value, dict) else None
+    return None if person is None else str(person)

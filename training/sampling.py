@@ -1,0 +1,98 @@
+"""Pictures of people, drawn by ComfyUI's own sampler from a MODEL with or without a face."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import comfy.sample
+import torch
+
+from flashface_core.comfy_adapter.apply import apply_features
+from flashface_core.guidance import Guidance
+from flashface_core.identity import FaceReference, Identity
+from flashface_core.place import Place
+
+from .data import TextEncoder
+
+
+class Models(NamedTuple):
+    """What FlashFaceTinyModels gives, with a function in CLIP's place."""
+
+    model: Any
+    net: Any
+    encode_text: TextEncoder
+    vae: Any
+
+
+class Settings(NamedTuple):
+    """Of the sampler. cfg: of the text; `simple` is the official spacing if steps divide 1000."""
+
+    steps: int = 20
+    cfg: float = 3.0
+    sampler: str = "euler"
+    scheduler: str = "simple"
+    guidance: Guidance = Guidance()
+
+
+def clip_encoder(clip) -> TextEncoder:
+    """A core CLIP as a function of captions."""
+
+    def encode(captions: list[str]) -> torch.Tensor:
+        return torch.cat([clip.encode_from_tokens(clip.tokenize(text)) for text in captions])
+
+    return encode
+
+
+def identity_of(crops: torch.Tensor) -> Identity:
+    """Face crops (N, 3, h, w) in 0..1 as the identity of one person."""
+    pixels = (crops * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu()
+    return Identity(tuple(FaceReference.from_crop(crop) for crop in pixels))
+
+
+def region_masks(boxes: torch.Tensor, size: int) -> torch.Tensor:
+    """Boxes (B, 4) in fractions as the masks of a place, bool (B, size, size)."""
+    edges = (boxes.clamp(0, 1) * size).round().long()
+    steps = torch.arange(size)
+    x1, y1, x2, y2 = edges.unbind(1)
+    rows = (steps >= y1[:, None]) & (steps < y2[:, None])
+    columns = (steps >= x1[:, None]) & (steps < x2[:, None])
+    return rows[:, :, None] & columns[:, None, :]
+
+
+def sample_pictures(
+    models: Models,
+    captions: Sequence[str],
+    seed: int,
+    settings: Settings,
+    size: int,
+    identity: Identity | None = None,
+    boxes: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Pictures (B, 3, size, size) in 0..1, one per caption; noise by the seed.
+
+    identity: of all of them; None: the MODEL alone. boxes: (B, 4) faces, x1, y1, x2, y2 in
+    fractions, or None: anywhere.
+    """
+    model = models.model
+    positive = [[models.encode_text(list(captions)), {}]]
+    negative = [[models.encode_text([""]), {}]]
+    if identity is not None:
+        if boxes is not None:
+            identity = identity.with_place(Place((0, 0, 1, 1), region_masks(boxes, size)))
+        features = models.net.encode(identity, models.vae, negative)
+        model = apply_features(model, features, settings.guidance)
+    latent = torch.zeros(len(captions), 4, size // 8, size // 8)
+    noise = comfy.sample.prepare_noise(latent, seed)
+    samples = comfy.sample.sample(
+        model,
+        noise,
+        settings.steps,
+        settings.cfg,
+        settings.sampler,
+        settings.scheduler,
+        positive,
+        negative,
+        latent,
+        disable_pbar=True,
+        seed=seed,
+    )
+    return models.vae.decode(samples).movedim(-1, 1).float()
