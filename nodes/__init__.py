@@ -1,8 +1,8 @@
-"""The node classes, by family: loader, identity, features, guidance, apply."""
+"""The node classes, by family: loader, tiny models, identity, features, guidance, apply."""
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import apply, features, guidance, identity, loader
+from . import apply, features, guidance, identity, loader, tiny
 
 
 class FlashFaceExtension(ComfyExtension):
@@ -10,6 +10,7 @@ class FlashFaceExtension(ComfyExtension):
         loader.register_model_folder()  # ComfyUI 0.3.75 does not call on_load
         return [
             *loader.NODES,
+            *tiny.NODES,
             *identity.NODES,
             *features.NODES,
             *guidance.NODES,

@@ -3,6 +3,7 @@
     python tools/comfy.py demo
     python tools/comfy.py test [pytest arguments]
     python tools/comfy.py serve [--port P]
+    python tools/comfy.py evaluate [--people N] [--seed S] [--json FILE] [--out FOLDER]
     python tools/comfy.py lint
 
 The first call sets up a private environment under .comfy/, or uses the ComfyUI at $COMFYUI_PATH.
@@ -11,13 +12,15 @@ The first call sets up a private environment under .comfy/, or uses the ComfyUI 
 from __future__ import annotations
 
 import argparse
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import comfy_server
 from environment import (
-    DEMO_MODULES,
+    EVALUATE_MODULES,
     LINT_MODULES,
     PRIVATE,
     REPO,
@@ -26,10 +29,12 @@ from environment import (
     prepare,
 )
 
+MAX_SEED = 10**12  # the noise's seeds are counted up from a million times it
+
 
 def main(arguments: list[str]) -> int:
     commands = {
-        "demo": (demo, "make a personalised picture with the shipped workflow"),
+        "demo": (demo, "draw three people, with and without FlashFace, as one grid"),
         "test": (test, "run the tests; arguments go to pytest, paths are relative to the pack"),
         "serve": (serve, "run ComfyUI with this pack, for a browser"),
         "lint": (lint, "check style, formatting and types"),
@@ -49,7 +54,7 @@ def main(arguments: list[str]) -> int:
 
 def demo(arguments: list[str]) -> int:
     argparse.ArgumentParser(prog="tools/comfy.py demo").parse_args(arguments)
-    return _run(prepare(DEMO_MODULES), str(REPO / "tools" / "demo.py"))
+    return _run(prepare(), str(REPO / "tools" / "demo.py"))
 
 
 def test(arguments: list[str]) -> int:
@@ -80,21 +85,46 @@ def serve(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="tools/comfy.py serve")
     parser.add_argument("--port", type=int, default=8188)
     port = parser.parse_args(arguments).port
-    environment = prepare(DEMO_MODULES)
-    # So that the shipped workflow runs at once; weights that are there are left alone.
-    code = _run(environment, str(REPO / "tools" / "demo.py"), "--only-prepare")
-    if code:
-        return code
+    environment = prepare()
     base = PRIVATE / "base"
     comfy_server.make_base(base)
+    # So that the tiny workflow runs at once.
+    shutil.copy(REPO / "workflows" / "toy_person.png", base / "input")
     line = comfy_server.command(environment.comfy, environment.python, base, port)
     print(f"Models and pictures are in {base}; stop with Ctrl-C.", flush=True)
     return _wait(subprocess.Popen(line, env=environment.variables))
 
 
 def evaluate(arguments: list[str]) -> int:
-    print("evaluate comes with the trained tiny model.", file=sys.stderr)
-    return 2
+    parser = argparse.ArgumentParser(prog="tools/comfy.py evaluate")
+    parser.add_argument("--people", type=int, default=20, help="how many; nobody trained on")
+    parser.add_argument("--seed", type=int, default=1, help="which people, and the noise")
+    parser.add_argument("--json", type=Path, help="file for one flat object of numbers")
+    parser.add_argument("--out", type=Path, help="folder for a table and a grid of pictures")
+    options = parser.parse_args(arguments)
+    if problem := _problem(options):
+        print(problem, file=sys.stderr)
+        return 2
+    line = ["-m", "training.evaluate", "--people", str(options.people), "--seed", str(options.seed)]
+    for name, path in (("--json", options.json), ("--out", options.out)):
+        if path is not None:
+            line += [name, str(path.resolve())]  # the child runs elsewhere
+    return _run(prepare(EVALUATE_MODULES), *line)
+
+
+def _problem(options: argparse.Namespace) -> str | None:
+    """What is wrong with the arguments of `evaluate`, before anything is set up."""
+    if options.people < 1:
+        return f"--people is {options.people}; give 1 or more."
+    if not 0 <= options.seed <= MAX_SEED:
+        return f"--seed is {options.seed}; give a number from 0 to {MAX_SEED}."
+    if options.json is None and options.out is None:
+        return "There is nothing to write; give --json FILE, --out FOLDER, or both."
+    if options.json is not None and options.json.is_dir():
+        return f"--json is {options.json}, which is a folder; name a file."
+    if options.out is not None and options.out.exists() and not options.out.is_dir():
+        return f"--out is {options.out}, which is a file; name a folder."
+    return None
 
 
 def _run(environment: Environment, *arguments: str) -> int:

@@ -1,74 +1,102 @@
-"""The main job once: a photo in, a picture of that person out, with the shipped workflow.
+"""The main job: photos of three people in, pictures of each of them out, with a shipped workflow.
 
-Run by `python tools/comfy.py demo`, in the environment that ComfyUI runs in.
+Run by `python tools/comfy.py demo`, in the environment that ComfyUI runs in. It drives ComfyUI as
+any script can: the workflow in API form, with values put in, is posted to the server.
 """
 
+import copy
 import json
 import os
 import shutil
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import skimage.data
 from comfy_server import REPO, ComfyServer
-from demo_models import make_demo_models
+from demo_grid import draw_grid
 from environment import PRIVATE
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
+from toy_people import draw_photos, save_photos
 
 BASE = PRIVATE / "base"  # that of `serve` as well
 OUTPUT = REPO / "demo_output"
-WORKFLOW = REPO / "workflows" / "api" / "photo_to_portrait.json"
-PHOTO = "astronaut.png"  # the one that the shipped workflow names; comes with scikit-image
+WORKFLOW = REPO / "workflows" / "api" / "tiny_models.json"
 
-# The shipped workflow makes 768 x 768 in 25 steps; a CPU does this in seconds. 10 divides 1000.
-SIZE, STEPS = 256, 10
-SEED = 1
+PEOPLE, CAST = 3, 2  # the first three people of this seed
+SEED = 1  # of the sampler, for every picture
+PROMPTS = (
+    "a portrait of an adult, smiling, wearing a red sweater, in a forest, flat colours, "
+    "soft light, upright",
+    "a portrait of a child, smiling, wearing a yellow raincoat, by the sea, flat colours, "
+    "morning sun, upright",
+    "a portrait of an elder, neutral, wearing a black suit, in a library, flat colours, "
+    "soft light, upright",
+    "a portrait of an adult, surprised, wearing a striped jersey, in a city, neon night, "
+    "evening sun, upright",
+)
 
 WHAT_IT_IS = """
-The networks of this demo are made by rule, not trained: the picture is noise. It shows only that
-the whole way from photo to picture works. For real pictures, put into your ComfyUI
+What you see: photos of three people whom the networks have never seen, and pictures of them that
+only these photos and the words above each column tell apart: all pictures of a column begin with
+the same noise. The last row is the same MODEL without FlashFace, which knows nobody.
+The networks are really trained, on the same code, but tiny: all they know is a toy world of drawn
+portraits, 128 pixels wide. For photographs, put into your ComfyUI
   models/flashface      the published flashface.ckpt (Hugging Face: shilongz/FlashFace-SD1.5)
   models/text_encoders  CLIP-L, clip_l.safetensors
   models/vae            an SD1.5 VAE
-and open workflows/photo_to_portrait.json (Templates > flashface).
+and open workflows/photo_to_portrait.json (Templates > flashface) with photos of your own.
 """
 
 
-def prepare() -> None:
-    """The photo and the models that the shipped workflow names, where they are missing."""
-    for path in make_demo_models(BASE / "models"):
-        print(f"  made by rule: {path.relative_to(REPO)}")
-    (BASE / "input").mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(Path(skimage.data.__file__).parent / PHOTO, BASE / "input" / PHOTO)
-
-
 def main() -> None:
-    print("FlashFace demo: one photo, one picture, the shipped workflow, a real ComfyUI.")
-    prepare()
-    workflow = json.loads(WORKFLOW.read_text())
-    node(workflow, "EmptyLatentImage")["inputs"].update(width=SIZE, height=SIZE)
-    node(workflow, "KSampler")["inputs"].update(steps=STEPS, seed=SEED)
+    print(f"FlashFace demo: {PEOPLE} people, {len(PROMPTS)} prompts, a real ComfyUI.")
+    photos = draw_photos(CAST, PEOPLE)
+    for number, person in enumerate(photos, 1):
+        save_photos(BASE / "input" / photo_name(number), person)
+    OUTPUT.mkdir(exist_ok=True)
 
     # Networks this small gain nothing from threads, and lose much where others use the cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     started = time.monotonic()
     with ComfyServer(BASE) as server:
         print(f"  ComfyUI answers after {time.monotonic() - started:.0f} s")
-        started = time.monotonic()
-        outputs = server.prompt(workflow)
-        print(f"  {SIZE} x {SIZE}, {STEPS} steps: {time.monotonic() - started:.0f} s")
-        (reference,) = server.files({"": outputs[key(workflow, "Face crops")]})
-        (picture,) = server.files({"": outputs[key(workflow, "Save Image")]})
-        OUTPUT.mkdir(exist_ok=True)
-        shutil.copyfile(reference, OUTPUT / "reference.png")
-        shutil.copyfile(picture, OUTPUT / "picture.png")
-    side_by_side(OUTPUT / "reference.png", OUTPUT / "picture.png", OUTPUT / "side_by_side.png")
-
+        rows = [draw_row(server, number) for number in range(1, PEOPLE + 1)]
+        rows.append(draw_row(server, None))
+        print(f"  all pictures after {time.monotonic() - started:.0f} s")
+    grid = OUTPUT / "grid.png"
+    draw_grid([open_all(row) for row in rows], photos, PROMPTS).save(grid)
     print(WHAT_IT_IS)
-    for name in ("reference.png", "picture.png", "side_by_side.png"):
-        print(OUTPUT / name)
+    for path in (grid, *(path for row in rows for path in row)):
+        print(path)
+
+
+def draw_row(server: ComfyServer, number: int | None) -> list[Path]:
+    """Pictures of one person for every prompt; None: without FlashFace."""
+    row = []
+    for column, prompt in enumerate(PROMPTS, 1):
+        workflow = filled_in(json.loads(WORKFLOW.read_text()), prompt, number)
+        (picture,) = server.files(server.prompt(workflow))
+        name = "without" if number is None else f"person_{number}"
+        row.append(OUTPUT / f"{name}_prompt_{column}.png")
+        shutil.copyfile(picture, row[-1])
+        print(f"  {row[-1].name}: {prompt}")
+    return row
+
+
+def filled_in(workflow: dict[str, Any], prompt: str, number: int | None) -> dict[str, Any]:
+    """The shipped workflow for one picture of a person, or of nobody."""
+    workflow = copy.deepcopy(workflow)
+    node(workflow, "Positive prompt")["text"] = prompt
+    node(workflow, "KSampler")["seed"] = SEED
+    if number is None:
+        node(workflow, "KSampler")["model"] = [key(workflow, "FlashFaceTinyModels"), 0]
+    else:
+        node(workflow, "Photos")["image"] = photo_name(number)
+    return workflow
+
+
+def photo_name(number: int) -> str:
+    return f"demo_person_{number}.png"
 
 
 def key(workflow: dict[str, Any], name: str) -> str:
@@ -82,24 +110,13 @@ def key(workflow: dict[str, Any], name: str) -> str:
 
 
 def node(workflow: dict[str, Any], name: str) -> dict[str, Any]:
-    return workflow[key(workflow, name)]
+    """Inputs of the one node with this title or class."""
+    return workflow[key(workflow, name)]["inputs"]
 
 
-def side_by_side(reference: Path, picture: Path, target: Path) -> None:
-    size, margin, line = SIZE, 16, 24
-    sheet = Image.new("RGB", (2 * size + 3 * margin, size + 2 * margin + line), "white")
-    draw = ImageDraw.Draw(sheet)
-    texts = {reference: "Face crop of the photo", picture: "Picture (weights made by rule)"}
-    for column, (path, text) in enumerate(texts.items()):
-        left = margin + column * (size + margin)
-        with Image.open(path) as image:
-            sheet.paste(image.convert("RGB").resize((size, size)), (left, margin))
-        draw.text((left, margin + size + 6), text, "black", ImageFont.load_default(size=14))
-    sheet.save(target)
+def open_all(paths: list[Path]) -> list[Image.Image]:
+    return [Image.open(path).convert("RGB") for path in paths]
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--only-prepare"]:
-        prepare()
-    else:
-        main()
+    main()

@@ -33,6 +33,8 @@ PINS = {
     "tools": [
         "requests",  # imported by ComfyUI, missing in its requirements.txt
         "accelerate==1.15.0",  # training/
+        "matplotlib==3.10.9; python_version < '3.11'",  # training/
+        "matplotlib==3.11.2; python_version >= '3.11'",
         "pytest==9.2.0",
         "playwright==1.65.2",
         "pyright[nodejs]==1.1.414",
@@ -40,6 +42,7 @@ PINS = {
         "scikit-image==0.25.2; python_version < '3.11'",
         "scikit-image==0.26.0; python_version >= '3.11'",
         "tensorboard==2.21.0",
+        "webdataset==1.0.2",  # training/photos/
         "websocket-client==1.9.2",
     ],
     "no_deps": ["facenet-pytorch==2.5.3"],  # its pins of torch and numpy are not needed
@@ -47,7 +50,7 @@ PINS = {
 
 # What each command imports; a ComfyUI that is not ours must bring it.
 COMFY_MODULES = ("torch", "safetensors", "aiohttp", "yaml")
-DEMO_MODULES = ("skimage",)
+EVALUATE_MODULES = ("accelerate", "matplotlib")
 TEST_MODULES = ("pytest",)  # tests that need more say so and are skipped
 LINT_MODULES = ("ruff", "pyright")
 

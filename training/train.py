@@ -15,7 +15,6 @@ import json
 import logging
 import sys
 from dataclasses import MISSING, asdict, fields
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -25,15 +24,15 @@ from flashface_core.checkpoint import Checkpoint, read_checkpoint
 from flashface_core.checkpoint_file import read_state_dict
 from flashface_core.errors import FlashFaceError
 from flashface_core.faces.detect import load_detector
+from training.clip import load_text_encoder, without_prefix
 from training.comfyui import find_comfyui
-from training.data import People, TextEncoder
+from training.data import People
 
 log = logging.getLogger("flashface.training")
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-UNET_PREFIX, CLIP_PREFIX = "model.diffusion_model.", "cond_stage_model.transformer."
+UNET_PREFIX = "model.diffusion_model."
 WEIGHTS, RECIPE = "flashface.safetensors", "recipe.json"
-CLIP_EMBEDDING, CLIP_L_WIDTH = "text_model.embeddings.token_embedding.weight", 768
 
 
 def load_start(path: Path) -> Checkpoint:
@@ -67,41 +66,6 @@ def from_sd15(name: str, unet: dict[str, torch.Tensor]) -> Checkpoint:
         reference_attention=copies_of_self_attention(target),
         position=torch.zeros(first.shape[0], 1, 3, 3),
     )
-
-
-def without_prefix(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    """The part of a whole checkpoint below a prefix; all of the state where nothing has it."""
-    part = {
-        key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
-    }
-    return part or state
-
-
-def load_text_encoder(path: Path) -> TextEncoder:
-    """Core's CLIP-L; captions are cut to 77 tokens and may hold parentheses.
-
-    Raises FlashFaceError for another text encoder.
-    """
-    import comfy.sd
-
-    state = without_prefix(read_state_dict(path)[0], CLIP_PREFIX)
-    if CLIP_EMBEDDING not in state or state[CLIP_EMBEDDING].shape[1] != CLIP_L_WIDTH:
-        raise FlashFaceError(
-            f"{path.name} is not CLIP-L, SD1.5's text encoder; give clip_l.safetensors or an SD1.5 "
-            "checkpoint."
-        )
-    clip = comfy.sd.load_text_encoder_state_dicts(
-        [state], clip_type=comfy.sd.CLIPType.STABLE_DIFFUSION
-    )
-
-    @lru_cache(maxsize=4096)  # 0.9 GB
-    def encode(caption: str) -> torch.Tensor:
-        tokens = clip.tokenize(caption, disable_weights=True)
-        embedding = clip.encode_from_tokens({name: chunks[:1] for name, chunks in tokens.items()})
-        assert isinstance(embedding, torch.Tensor)
-        return embedding.detach().float().cpu().clone()
-
-    return lambda captions: torch.cat([encode(caption) for caption in captions])
 
 
 def load_people(options: argparse.Namespace, checkpoint: Checkpoint) -> People:

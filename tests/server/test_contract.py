@@ -23,6 +23,11 @@ CONTRACT = {
         [],
         [("MODEL", "MODEL"), ("REFERENCE_NET", "REFERENCE_NET")],
     ),
+    "FlashFaceTinyModels": (
+        [],
+        [],
+        [("MODEL", "MODEL"), ("REFERENCE_NET", "REFERENCE_NET"), ("CLIP", "CLIP"), ("VAE", "VAE")],
+    ),
     "FlashFaceIdentity": (
         [
             ("image", "IMAGE", ANY),

@@ -5,8 +5,19 @@ import json
 import re
 
 import pytest
+from flashface_pack.flashface_core.comfy_adapter import tiny
 from PIL import Image
-from support.server import API_WORKFLOW, UI_WORKFLOW, bare, fetch, small_workflow
+from support.server import (
+    LARGE,
+    SHIPPED,
+    TINY,
+    WORKFLOWS,
+    api_workflow,
+    bare,
+    fetch,
+    small_workflow,
+    ui_workflow,
+)
 from support.tools import ROOT
 
 pytestmark = pytest.mark.server
@@ -40,22 +51,24 @@ def ui_to_api(ui: dict, object_info: dict) -> dict:
     return api
 
 
-def test_the_workflow_for_the_canvas_and_the_api_form_agree(server):
-    ui = json.loads(UI_WORKFLOW.read_text())
-    converted = ui_to_api(ui, server.get("/object_info"))
-    assert bare(converted) == bare(json.loads(API_WORKFLOW.read_text()))
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_workflow_for_the_canvas_and_the_api_form_agree(server, name):
+    converted = ui_to_api(ui_workflow(name), server.get("/object_info"))
+    assert bare(converted) == bare(api_workflow(name))
 
 
-def test_nodes_of_the_shipped_workflow_name_the_pack_they_come_from():
+@pytest.mark.parametrize("name", SHIPPED)
+def test_nodes_of_a_shipped_workflow_name_the_pack_they_come_from(name):
     version = (ROOT / "pyproject.toml").read_text().split('version = "')[1].split('"')[0]
-    for node in json.loads(UI_WORKFLOW.read_text())["nodes"]:
+    for node in ui_workflow(name)["nodes"]:
         if node["type"] in OURS:
             expected = {"cnr_id": "flashface", "ver": version, "Node name for S&R": node["type"]}
             assert node["properties"] == expected
 
 
-def test_nodes_and_groups_of_the_shipped_workflow_do_not_overlap():
-    ui = json.loads(UI_WORKFLOW.read_text())
+@pytest.mark.parametrize("name", SHIPPED)
+def test_nodes_and_groups_of_a_shipped_workflow_do_not_overlap(name):
+    ui = ui_workflow(name)
     title = 30  # above a node's own position
     nodes = [(*node["pos"], *node["size"]) for node in ui["nodes"]]
     boxes = [(x, y - title, x + w, y + h) for x, y, w, h in nodes]
@@ -67,13 +80,25 @@ def test_nodes_and_groups_of_the_shipped_workflow_do_not_overlap():
                 assert apart, (a, b)
 
 
-def test_the_workflow_is_listed_as_a_template_and_served_with_a_thumbnail(server):
-    assert server.get("/workflow_templates") == {"flashface": ["photo_to_portrait"]}
-    path = "/api/workflow_templates/flashface/photo_to_portrait"
-    assert json.loads(fetch(server, f"{path}.json")) == json.loads(UI_WORKFLOW.read_text())
+def test_the_workflows_are_listed_as_templates(server):
+    (listed,) = server.get("/workflow_templates").items()
+    assert (listed[0], sorted(listed[1])) == ("flashface", sorted(SHIPPED))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_workflow_is_served_with_a_thumbnail(server, name):
+    path = f"/api/workflow_templates/flashface/{name}"
+    assert json.loads(fetch(server, f"{path}.json")) == ui_workflow(name)
     thumbnail = Image.open(io.BytesIO(fetch(server, f"{path}.jpg")))
     assert thumbnail.format == "JPEG"
     assert max(thumbnail.size) <= 512
+
+
+def test_the_photos_of_the_tiny_workflow_are_served_where_its_note_links_to(server):
+    link = "/api/workflow_templates/flashface/toy_person.png"
+    assert f"({link})" in (WORKFLOWS / f"{TINY}.json").read_text()
+    photos = Image.open(io.BytesIO(fetch(server, link)))
+    assert (photos.format, photos.n_frames) == ("PNG", 4)
 
 
 def test_every_node_has_a_help_page(server):
@@ -97,7 +122,19 @@ def test_help_pages_name_every_widget_of_their_node(server):
                 assert re.search(rf"\b{widget}\b", page), f"{name}.md says nothing about {widget}"
 
 
+def test_what_users_get_holds_the_tiny_models_and_photos():
+    kept = [*(f"tiny_models/{name}" for name in (tiny.FLASHFACE, tiny.VAE))]
+    kept += ["workflows/toy_person.png", f"workflows/{TINY}.jpg"]
+    for name in kept:
+        assert (ROOT / name).stat().st_size > 10_000, name
+    ignored = [
+        *(ROOT / ".gitignore").read_text().split(),
+        *(ROOT / ".comfyignore").read_text().split(),
+    ]
+    assert not [rule for rule in ignored for name in kept if name.startswith(rule.rstrip("/*"))]
+
+
 def test_the_small_workflow_of_these_tests_is_the_shipped_one_but_for_size_and_steps():
-    shipped, small = bare(json.loads(API_WORKFLOW.read_text())), bare(small_workflow())
+    shipped, small = bare(api_workflow(LARGE)), bare(small_workflow())
     changed = {key: small[key][0] for key in shipped if shipped[key] != small[key]}
     assert sorted(changed.values()) == ["EmptyLatentImage", "KSampler"]

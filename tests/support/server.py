@@ -1,11 +1,9 @@
-"""A real ComfyUI over HTTP with models made by rule, and the shipped workflow made small."""
+"""A real ComfyUI over HTTP with what the shipped workflows name, and the larger one made small."""
 
 import copy
 import json
 import os
 import shutil
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,25 +11,43 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from flashface_pack.flashface_core.checkpoint_file import write_safetensors
+from flashface_pack.flashface_core.comfy_adapter import tiny
+from flashface_pack.flashface_core.tiny_text import clip_state_dict
 
 from .tools import ROOT, load_tool
 
-API_WORKFLOW = ROOT / "workflows" / "api" / "photo_to_portrait.json"
-UI_WORKFLOW = ROOT / "workflows" / "photo_to_portrait.json"
+WORKFLOWS = ROOT / "workflows"
+LARGE, TINY = SHIPPED = ("photo_to_portrait", "tiny_models")
 
 Workflow = dict[str, dict[str, Any]]
 
 
 @contextmanager
 def rule_server(base: Path) -> Iterator:
-    """A ComfyServer on the CPU with everything that the shipped workflow names."""
+    """A ComfyServer on the CPU with everything that the shipped workflows name."""
     data = pytest.importorskip("skimage.data", reason="the photo comes with scikit-image")
-    maker = ROOT / "tools" / "demo_models.py"
-    subprocess.run([sys.executable, str(maker), str(base / "models")], check=True)
+    make_models(base / "models")
     (base / "input").mkdir()
-    shutil.copy(Path(data.__file__).parent / "astronaut.png", base / "input")
+    for photo in (Path(data.__file__).parent / "astronaut.png", WORKFLOWS / "toy_person.png"):
+        shutil.copy(photo, base / "input")
     with start_server(base) as server:
         yield server
+
+
+def make_models(models: Path) -> None:
+    """The files that photo_to_portrait names: FlashFace by rule; VAE and CLIP are the tiny ones."""
+    for folder in ("flashface", "vae", "text_encoders"):
+        (models / folder).mkdir(parents=True)
+    rule_weights = load_tool("rule_weights")
+    rule_weights.write_rule_checkpoint(models / "flashface" / "flashface.safetensors", "mini")
+    vae = models / "vae" / "vae-ft-mse-840000-ema-pruned.safetensors"
+    shutil.copy(tiny.FOLDER / tiny.VAE, vae)
+    state = clip_state_dict()
+    shapes = {key: tuple(value.shape) for key, value in state.items()}
+    clip = models / "text_encoders" / "clip_l.safetensors"
+    write_safetensors(clip, shapes, state.items(), torch.float16)
 
 
 @contextmanager
@@ -42,9 +58,17 @@ def start_server(base: Path) -> Iterator:
         yield server
 
 
+def api_workflow(name: str) -> Workflow:
+    return json.loads((WORKFLOWS / "api" / f"{name}.json").read_text())
+
+
+def ui_workflow(name: str) -> dict[str, Any]:
+    return json.loads((WORKFLOWS / f"{name}.json").read_text())
+
+
 def small_workflow(seed: int = 1) -> Workflow:
-    """The shipped workflow at 64 x 64 pixels and two steps."""
-    workflow = json.loads(API_WORKFLOW.read_text())
+    """photo_to_portrait at 64 x 64 pixels and two steps."""
+    workflow = api_workflow(LARGE)
     inputs(workflow, "EmptyLatentImage").update(width=64, height=64)
     inputs(workflow, "KSampler").update(steps=2, seed=seed)
     return workflow

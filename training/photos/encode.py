@@ -36,9 +36,8 @@ BATCH = 8
 VAE_PREFIX = "first_stage_model."
 
 
-def load_encoder(path: Path) -> Encoder:
-    """Core's VAE, posterior mean. Raises FlashFaceError for a file that is no SD1.5 VAE."""
-    import comfy.latent_formats
+def load_vae(path: Path):
+    """Core's VAE. Raises FlashFaceError for a file that is no SD1.5 VAE."""
     import comfy.sd
 
     state, _ = read_state_dict(path)
@@ -54,6 +53,14 @@ def load_encoder(path: Path) -> Encoder:
             f"{path.name} is no SD1.5 VAE with four latent channels; give the VAE or the whole "
             "checkpoint of an SD1.5 model."
         )
+    return vae
+
+
+def load_encoder(path: Path) -> Encoder:
+    """The posterior mean. Raises FlashFaceError for a file that is no SD1.5 VAE."""
+    import comfy.latent_formats
+
+    vae = load_vae(path)
     scale = comfy.latent_formats.SD15().process_in
 
     @torch.no_grad()

@@ -67,7 +67,7 @@ def select(looks: list[Look], persons: list[str | None], limits: Limits) -> Sele
     """
     dropped, people, of_nobody = [], {}, []
     for look, person in zip(looks, persons, strict=True):
-        reason = _unusable(look, limits)
+        reason = unusable(look, limits)
         if reason is not None:
             dropped.append(Dropped(look.name, person or "", *reason))
         elif person is None:
@@ -89,7 +89,8 @@ def select(looks: list[Look], persons: list[str | None], limits: Limits) -> Sele
     return Selection(selected, sorted(dropped, key=lambda one: order[one.name]))
 
 
-def _unusable(look: Look, limits: Limits) -> tuple[str, str] | None:
+def unusable(look: Look, limits: Limits) -> tuple[str, str] | None:
+    """Reason and detail; None for a photograph with one face that is large enough."""
     if look.error:
         return UNREADABLE, look.error
     if look.faces == 0:

@@ -3,24 +3,24 @@
 from pathlib import Path
 
 import torch
-from PIL import Image
 
 from flashface_core.comfy_adapter.load import build_flashface
 from flashface_core.comfy_adapter.tiny import load_vae
 from training.data import TextEncoder
 from training.networks import FlashFaceNetworks
+from training.pictures import save_grid
 from training.sampling import Models, Settings, identity_of, sample_pictures
 
 from .draw import SIZE, draw, face_boxes, face_crop
 from .people import People
 from .scenes import Scenes, captions
-from .sheet import to_image
 
 PEOPLE, SCENES, REFERENCES = 4, 4, 4
+SETTINGS = Settings(steps=10)
 
 
 class Grid:
-    """Per row two reference crops, then pictures made of them, and one without a face."""
+    """Per row the reference crops, then pictures made of them, and one without a face."""
 
     def __init__(self, vae: Path, encode_text: TextEncoder, seed: int) -> None:
         self.vae, self.encode_text, self.seed = load_vae(vae), encode_text, seed
@@ -36,27 +36,14 @@ class Grid:
         model, net = build_flashface(networks.checkpoint(), "fp32")
         models = Models(model, net, self.encode_text, self.vae)
         told = captions(self.scenes)
-        total = REFERENCES + SCENES
-        sheet = Image.new("RGB", ((SCENES + 2) * (SIZE + 4), PEOPLE * (SIZE + 4)), "white")
-        for row in range(PEOPLE):
-            first = row * total
+        photos, rows = [], []
+        for first in range(0, len(told), REFERENCES + SCENES):
             references = slice(first, first + REFERENCES)
-            targets = slice(first + REFERENCES, first + total)
+            targets = slice(first + REFERENCES, first + REFERENCES + SCENES)
+            given = (models, told[targets], self.seed, SETTINGS, SIZE)
             identity = identity_of(self.crops[references])
-            pictures = sample_pictures(
-                models,
-                told[targets],
-                self.seed,
-                Settings(steps=10),
-                SIZE,
-                identity,
-                self.boxes[targets],
-            )
-            plain = sample_pictures(models, told[targets][:1], self.seed, Settings(steps=10), SIZE)
-            y = row * (SIZE + 4)
-            for n, crop in enumerate(self.crops[references]):
-                place = (n % 2 * 64, y + n // 2 * 64)
-                sheet.paste(to_image(crop), place)
-            for n, picture in enumerate([*pictures, *plain], 1):
-                sheet.paste(to_image(picture), (n * (SIZE + 4), y))
-        sheet.save(path)
+            pictures = sample_pictures(*given, identity, self.boxes[targets])
+            photos.append(self.crops[references])
+            rows.append([*pictures, sample_pictures(*given)[0]])
+        labels = [f"scene {n}" for n in range(1, SCENES + 1)]
+        save_grid(path, photos, rows, [*labels, "without"])

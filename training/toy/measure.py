@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from training.evaluation import means
+
 from .draw import CROP, draw, face_crop
 from .people import People
 from .scenes import Scenes, captions
@@ -123,10 +125,7 @@ def summary(readings: Readings, people: Cast) -> dict[str, float]:
         rows = people.scenes.age == Scenes.names("age").index(age)
         result[f"{age}_age"] = _mean(right["age"][rows])
         result[f"{age}_identification"] = _mean(readings.identified[rows])
-    identity, text = result["identification"], result["text_accuracy"]
-    result["harmonic_mean"] = 2 * identity * text / max(identity + text, 1e-9)
-    result["geometric_mean"] = (identity * text) ** 0.5
-    return result
+    return result | means(result["identification"], result["text_accuracy"])
 
 
 def _mean(values: Tensor) -> float:

@@ -16,6 +16,8 @@ from training.batches import Sampling
 from training.data import PeopleInMemory
 from training.trainer import CSV, Recipe
 
+from .curve import PAIRED, plot_curve
+
 log = logging.getLogger("flashface.training")
 
 FLASHFACE, VAE, YARDSTICKS = (
@@ -23,7 +25,7 @@ FLASHFACE, VAE, YARDSTICKS = (
     "vae_tiny.safetensors",
     "yardsticks.safetensors",
 )
-RECIPE, PAIRED = "recipe.json", "paired_losses.csv"
+RECIPE = "recipe.json"
 UNSEEN = 64  # people of the test split, on whom progress is measured
 
 
@@ -36,7 +38,7 @@ class ToyRecipe:
 
     seed: int = 0
     autoencoder_steps: int = 4400
-    yardstick_minutes: float = 10
+    yardstick_steps: int = 2400
     yardstick_people: int = 9000
     people: int = 3600
     scenes: int = 8
@@ -82,7 +84,7 @@ def make_yardsticks(recipe: ToyRecipe, path: Path) -> None:
     if PartialState().is_main_process:
         device = str(PartialState().device)
         pool = Pool(recipe.seed, recipe.yardstick_people, 2, device, compiled=False)
-        save_yardsticks(train(pool, recipe.yardstick_minutes, recipe.seed, device), path)
+        save_yardsticks(train(pool, recipe.yardstick_steps, recipe.seed, device), path)
     PartialState().wait_for_everyone()
 
 
@@ -158,6 +160,7 @@ def run(recipe: ToyRecipe, out: Path, work: Path) -> None:
     if PartialState().is_main_process:
         for name in (CSV, PAIRED):
             shutil.copy(work / name, out / name)
+        plot_curve(out)
         text = json.dumps(dataclasses.asdict(recipe), indent=2)
         (out / RECIPE).write_text(text + "\n")
 

@@ -5,7 +5,8 @@ import textwrap
 
 import torch
 from PIL import Image, ImageDraw
-from torch import Tensor
+
+from training.pictures import to_image
 
 from .draw import draw, face_crop
 from .people import People
@@ -22,12 +23,6 @@ def cast(seed: int, split: str, rows: int, columns: int) -> tuple[People, Scenes
     ages = torch.arange(rows * columns) % columns % 3
     styles = (torch.arange(rows * columns) % columns) % 4
     return people, scenes.with_values(age=ages, style=styles)
-
-
-def to_image(picture: Tensor) -> Image.Image:
-    """(3, H, W) in 0..1."""
-    pixels = (picture * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
-    return Image.fromarray(pixels.cpu().numpy())
 
 
 def contact_sheet(seed: int, split: str, rows: int, columns: int, size: int) -> Image.Image:

@@ -1,6 +1,6 @@
 """Yardsticks of the toy world: who is it, what does the picture show, and where is the face.
 
-    python -m training.toy.yardsticks --minutes 8 --out yardsticks.safetensors
+    python -m training.toy.yardsticks --out yardsticks.safetensors
 
 All readers learn on people of the train split and are scored here on the test split.
 """
@@ -204,29 +204,29 @@ def _worn(pictures: Tensor, random: torch.Generator) -> Tensor:
     return torch.cat([soft, pictures[third:]]) + noise
 
 
-def train(pool: Pool, minutes: float, seed: int, device: str, batch: int = 96) -> Yardsticks:
+def train(pool: Pool, steps: int, seed: int, device: str, batch: int = 96) -> Yardsticks:
     """Cosine-margin classification of the train people (CosFace, Wang et al. 2018) and readers."""
     torch.manual_seed(seed)
     random = torch.Generator().manual_seed(seed)
     model = Yardsticks().to(device).train()
     people = nn.Parameter(F.normalize(torch.randn(int(pool.owner.max()) + 1, EMBEDDING)).to(device))
     optimizer = torch.optim.AdamW([*model.parameters(), people], lr=2e-3, weight_decay=1e-3)
-    start, steps, order = time.monotonic(), 0, torch.empty(0, dtype=torch.long)
-    while (spent := (time.monotonic() - start) / (60 * minutes)) < 1:
+    order = torch.empty(0, dtype=torch.long)
+    for step in range(steps):
+        done = step / steps
         if len(order) < batch:
             order = torch.randperm(len(pool.owner), generator=random)
         rows, order = order[:batch].to(device), order[batch:]
-        rate = 2e-3 * min(1.0, (steps + 1) / 50) * min(1.0, 1.6 * (1 - spent) + 0.01)
+        rate = 2e-3 * min(1.0, (step + 1) / 50) * min(1.0, 1.6 * (1 - done) + 0.01)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        loss, parts = _loss(model, people, pool, rows, random, margin=0.3 * min(1.0, 3 * spent))
+        loss, parts = _loss(model, people, pool, rows, random, margin=0.3 * min(1.0, 3 * done))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        steps += 1
-        if steps % 100 == 0:
+        if (step + 1) % 100 == 0:
             told = ", ".join(f"{part:.3f}" for part in parts)
-            log.info("step %d, %.0f %%: %s", steps, 100 * spent, told)
+            log.info("step %d of %d: %s", step + 1, steps, told)
     return model.eval()
 
 
@@ -299,8 +299,8 @@ def load_yardsticks(path: str | Path, device: str = "cpu") -> Yardsticks:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train and score the toy world's yardsticks.")
-    parser.add_argument("--minutes", type=float, default=8, help="of training, after drawing")
-    parser.add_argument("--people", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=2400)
+    parser.add_argument("--people", type=int, default=9000)
     parser.add_argument("--scenes", type=int, default=2, help="per person")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -311,7 +311,7 @@ def main() -> None:
     start = time.monotonic()
     pool = Pool(options.seed, options.people, options.scenes, options.device, options.compile)
     log.info("%d drawings in %.0f s", len(pool.owner), time.monotonic() - start)
-    model = train(pool, options.minutes, options.seed, options.device)
+    model = train(pool, options.steps, options.seed, options.device)
     save_yardsticks(model, options.out)
     log.info("%s: %.1f MB", options.out, Path(options.out).stat().st_size / 2**20)
     saved = load_yardsticks(options.out, options.device)

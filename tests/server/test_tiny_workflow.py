@@ -1,0 +1,45 @@
+"""The tiny workflow over HTTP, as it is shipped. How good its pictures are is not tested here."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.server import TINY, api_workflow, inputs, node_id
+
+pytestmark = pytest.mark.server
+
+
+def picture(server, workflow) -> np.ndarray:
+    (path,) = server.files(server.prompt(workflow))
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+@pytest.fixture(scope="module")
+def as_shipped(server):
+    return picture(server, api_workflow(TINY))
+
+
+def test_the_shipped_workflow_gives_a_picture_without_complaint(server, as_shipped):
+    assert as_shipped.shape == (128, 128, 3)
+    assert as_shipped.std() > 10
+    log = server.log_text()
+    for complaint in ("clip missing", "unet missing", "Missing VAE keys", "Leftover VAE keys"):
+        assert complaint not in log
+
+
+def test_every_frame_of_the_photos_is_a_photo_of_the_person(server):
+    workflow = api_workflow(TINY)
+    inputs(workflow, "SaveImage")["images"] = [node_id(workflow, "FlashFaceIdentity"), 1]
+    faces = [np.asarray(Image.open(p)) for p in server.files(server.prompt(workflow))]
+    assert len(faces) == 4
+    assert len({face.tobytes() for face in faces}) == 4
+
+
+def test_without_flashface_and_with_another_prompt_the_picture_is_another(server, as_shipped):
+    without = api_workflow(TINY)
+    inputs(without, "KSampler")["model"] = [node_id(without, "FlashFaceTinyModels"), 0]
+    assert not np.array_equal(picture(server, without), as_shipped)
+    other = api_workflow(TINY)
+    positive = inputs(other, "KSampler")["positive"][0]
+    text = other[positive]["inputs"]["text"]
+    other[positive]["inputs"]["text"] = text.replace("a child", "an elder")
+    assert not np.array_equal(picture(server, other), as_shipped)

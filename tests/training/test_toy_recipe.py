@@ -1,0 +1,71 @@
+"""One command makes the tiny models; here with a recipe of a few steps, in two processes."""
+
+import csv
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from support.harness import load_flashface
+from support.tools import ROOT
+
+from flashface_core.comfy_adapter.tiny import FOLDER, load_vae
+from training.toy.recipe import ToyRecipe, read_recipe
+from training.toy.yardsticks import load_yardsticks
+
+SHORT = ToyRecipe(
+    autoencoder_steps=2,
+    yardstick_steps=2,
+    yardstick_people=40,
+    people=20,
+    width=32,
+    heads=1,
+    train=dataclasses.replace(ToyRecipe().train, steps=4, groups=2, save_every=2, log_every=1),
+)
+
+
+def make(out, recipe) -> None:
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    done = subprocess.run(
+        [sys.executable, *launch, "-m", "training.toy.make", "--out", out, "--recipe", recipe],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.slow
+def test_one_command_makes_everything_and_goes_on_where_it_was(tmp_path):
+    recipe, out = tmp_path / "recipe.json", tmp_path / "made"
+    recipe.write_text(json.dumps(dataclasses.asdict(SHORT)))
+    make(out, recipe)
+    model, net = load_flashface(out / "flashface_tiny.safetensors", "fp32")
+    assert (net.reference_size, net.picture_size) == (64, 128)
+    assert model.model.diffusion_model.model_channels == SHORT.width
+    load_vae(out / "vae_tiny.safetensors")
+    load_yardsticks(out / "yardsticks.safetensors")
+    assert read_recipe(out / "recipe.json") == SHORT
+    with open(out / "losses.csv", newline="") as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["1", "2", "3", "4"]
+    with open(out / "paired_losses.csv", newline="") as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["2", "4"]
+    assert (out / "curve.png").is_file() and (out / "work" / "step-000004.png").is_file()
+
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*.safetensors")}
+    make(out, recipe)
+    assert {path: path.stat().st_mtime_ns for path in out.glob("*.safetensors")} == before
+
+
+def test_the_shipped_models_say_how_they_were_made():
+    recipe = read_recipe(FOLDER / "recipe.json")
+    assert recipe == ToyRecipe()
+    with open(FOLDER / "losses.csv", newline="") as file:
+        last = list(csv.DictReader(file))[-1]
+    assert int(last["step"]) == recipe.train.steps
+    sizes = [path.stat().st_size for path in FOLDER.glob("*.safetensors")]
+    assert len(sizes) == 3 and sum(sizes) <= 30 * 10**6

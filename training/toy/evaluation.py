@@ -1,0 +1,65 @@
+"""The tiny models on toy people that nobody has trained on."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from flashface_core.comfy_adapter.load import load_flashface
+from flashface_core.comfy_adapter.tiny import FLASHFACE, FOLDER, VAE, load_tiny_clip, load_vae
+from flashface_core.guidance import Guidance
+from flashface_core.identity import Identity
+from training.evaluation import Evaluation, Measures
+from training.sampling import Models, Settings, clip_encoder, identity_of
+
+from .draw import SIZE
+from .measure import AGES, cast, read, summary
+from .yardsticks import load_yardsticks
+
+YARDSTICKS = "yardsticks.safetensors"
+
+
+class ToyEvaluation(Evaluation):
+    """The first `people` people of the test stream of `seed`: four pictures of the adult, two of
+    the child, two of the elder, each in a scene and a place of its own."""
+
+    settings = Settings(guidance=Guidance(launch_timestep=1000))
+    size = SIZE
+    labels = AGES
+    compared = ("identification", "similarity", "text_accuracy", "mark_recovery")
+
+    def __init__(self, people: int, seed: int, folder: Path | None = None) -> None:
+        folder = folder or FOLDER
+        self.yardsticks = load_yardsticks(folder / YARDSTICKS)
+        self.cast = cast(seed, people, self.yardsticks)
+        model, net = load_flashface(folder / FLASHFACE, "fp32")
+        told = ["", *dict.fromkeys(self.cast.captions)]
+        texts = dict(zip(told, clip_encoder(load_tiny_clip())(told), strict=True))
+
+        def encode_text(captions: list[str]) -> Tensor:
+            return torch.stack([texts[caption] for caption in captions])
+
+        super().__init__(Models(model, net, encode_text, load_vae(folder / VAE)), seed)
+
+    @property
+    def people(self) -> int:
+        return len(self.cast.crops)
+
+    def crops(self, person: int) -> list[Tensor]:
+        return list(self.cast.crops[person])
+
+    def identity(self, person: int, references: int) -> Identity:
+        return identity_of(self.cast.crops[person, :references])
+
+    def prompts(self, person: int) -> list[str]:
+        return self.cast.captions[person * len(AGES) :][: len(AGES)]
+
+    def boxes(self, person: int) -> Tensor:
+        return self.cast.boxes[person * len(AGES) :][: len(AGES)]
+
+    def measure(self, pictures: Tensor) -> Measures:
+        return summary(read(pictures, self.cast, self.yardsticks), self.cast)
+
+    def bounds(self) -> dict[str, Measures]:
+        """What the yardsticks see in the true drawings."""
+        return {"of_drawings": self.measure(self.cast.drawings)}
