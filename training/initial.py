@@ -45,15 +45,29 @@ def fresh_checkpoint(
     unet = UNetModel(**config)
     initialise(unet)
     state = {key: value.detach() for key, value in unet.state_dict().items()}
+    return with_new_references(
+        name, state, heads=heads, reference_size=reference_size, picture_size=picture_size
+    )
+
+
+def with_new_references(
+    name: str, target: dict[str, torch.Tensor], position: torch.Tensor | None = None, **sizes: int
+) -> Checkpoint:
+    """A trained UNet's weights as a FlashFace that has not seen a reference yet: the ReferenceNet
+    and RA are copies (FLASHFACE.md section 1.4), and the position channel is zero if not given.
+
+    sizes: heads, reference_size and picture_size of the Checkpoint.
+    """
+    target = {key: value.float() for key, value in target.items()}
+    if position is None:
+        position = torch.zeros(target["input_blocks.0.0.weight"].shape[0], 1, 3, 3)
     return Checkpoint(
         name,
-        target=state,
-        reference={key: value.clone() for key, value in state.items()},
-        reference_attention=copies_of_self_attention(state),
-        position=torch.zeros(width, 1, 3, 3),
-        heads=heads,
-        reference_size=reference_size,
-        picture_size=picture_size,
+        target=target,
+        reference={key: value.clone() for key, value in target.items()},
+        reference_attention=_copies_of_self_attention(target),
+        position=position.float(),
+        **sizes,
     )
 
 
@@ -71,7 +85,7 @@ def initialise(unet: UNetModel) -> None:
             nn.init.zeros_(parameter)
 
 
-def copies_of_self_attention(state: dict[str, torch.Tensor]) -> dict[Site, dict]:
+def _copies_of_self_attention(state: dict[str, torch.Tensor]) -> dict[Site, dict]:
     copies: dict[Site, dict] = {}
     for key, value in state.items():
         block, _, rest = key.partition(".")

@@ -67,6 +67,7 @@ class FlashFaceNetworks(nn.Module):
         for part in ("middle_block", "time_embed", "out"):
             setattr(self.network.unet, part, getattr(self.target, part))
         keep_y, add_attention = make_attention_patches(self.network)
+        self._trains_reference_net = True
         self._patches = {
             "attn1_patch": [keep_y],
             "middle_patch": [add_attention],
@@ -87,7 +88,7 @@ class FlashFaceNetworks(nn.Module):
         x: noisy latents (B, 4, H, W), variance preserving. timesteps: (B,). text: (B, 77 k, width).
         reference_text: (1, 77 k, width). position: face-position masks (B, 1, H, W) or None.
         """
-        if references is None:
+        if references is None or not (references.rows or self._trains_reference_net):
             options = {"patches": self._patches, ROWS: TrainingRows(position, {}, [])}
             return self.target(x, timesteps, context=text, transformer_options=options)
         pairs = self.network.keys_values(references.latents, references.timesteps, reference_text)
@@ -127,9 +128,11 @@ class FlashFaceNetworks(nn.Module):
 
     def freeze_all_but(self, parts: Iterable[str]) -> None:
         """Raises ValueError for a name that is none of PARTS."""
-        unknown = set(parts) - set(PARTS)
+        parts = set(parts)
+        unknown = parts - set(PARTS)
         if unknown:
             raise ValueError(f"unknown parts {sorted(unknown)}; there are {', '.join(PARTS)}")
+        self._trains_reference_net = REFERENCE_NET in parts
         self.requires_grad_(False)
         for part in parts:
             for parameter in self.part_parameters(part):

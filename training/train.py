@@ -47,9 +47,8 @@ def load_start(path: Path) -> Checkpoint:
 
 
 def from_sd15(name: str, unet: dict[str, torch.Tensor]) -> Checkpoint:
-    """The ReferenceNet begins as a copy of the UNet, RA as one of its self-attention, and the
-    position channel at zero, as training.initial does for fresh networks."""
-    from training.initial import copies_of_self_attention
+    """Raises FlashFaceError for a UNet with other inputs."""
+    from training.initial import with_new_references
 
     first = unet.get("input_blocks.0.0.weight")
     if first is None or first.shape[1] != 4:
@@ -58,14 +57,7 @@ def from_sd15(name: str, unet: dict[str, torch.Tensor]) -> Checkpoint:
             f"{name} is no SD1.5 checkpoint: its first convolution is {found}, expected four input "
             "channels (inpainting and SD2 depth models have more)."
         )
-    target = {key: value.float() for key, value in unet.items()}
-    return Checkpoint(
-        name,
-        target=target,
-        reference={key: value.clone() for key, value in target.items()},
-        reference_attention=copies_of_self_attention(target),
-        position=torch.zeros(first.shape[0], 1, 3, 3),
-    )
+    return with_new_references(name, unet)
 
 
 def load_people(options: argparse.Namespace, checkpoint: Checkpoint) -> People:

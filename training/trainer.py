@@ -145,7 +145,7 @@ class Trainer:
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(learning_rate, recipe))
         # The schedule counts steps of the run, not of a process, so it is not prepared.
-        self.networks = networks
+        self.networks, self.gradient_norm = networks, float("nan")
         self.model, self.optimizer = self.accelerator.prepare(networks, optimizer)
         self.schedule = schedule
         self.ema, self.progress = Ema(networks, recipe.ema), Progress()
@@ -203,7 +203,8 @@ class Trainer:
                 loss = self._loss(send_to_device(batch, accelerator.device)).mean()
                 accelerator.backward(loss / recipe.accumulate)
             losses.append(loss.detach())
-        accelerator.clip_grad_norm_(self.networks.parameters(), recipe.max_gradient_norm)
+        norm = accelerator.clip_grad_norm_(self.networks.parameters(), recipe.max_gradient_norm)
+        self.gradient_norm = float(norm) if norm is not None else float("nan")
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad()
@@ -235,7 +236,10 @@ class Trainer:
 
     def _log(self, loss: float) -> None:
         step, rate = self.progress.step, self.schedule.get_last_lr()[0]
-        self.accelerator.log({"loss": loss, "learning_rate": rate}, step=step)
+        norm = self.gradient_norm
+        self.accelerator.log(
+            {"loss": loss, "learning_rate": rate, "gradient_norm": norm}, step=step
+        )
         if not self.accelerator.is_main_process:
             return
         path = self.folder / CSV
@@ -243,8 +247,8 @@ class Trainer:
         with open(path, "a", newline="") as file:
             writer = csv.writer(file)
             if is_new:
-                writer.writerow(["step", "loss", "learning_rate"])
-            writer.writerow([step, f"{loss:.6f}", f"{rate:.3e}"])
+                writer.writerow(["step", "loss", "learning_rate", "gradient_norm"])
+            writer.writerow([step, f"{loss:.6f}", f"{rate:.3e}", f"{norm:.4f}"])
 
     def save(self) -> None:
         """The whole state, to continue from; a run killed while saving keeps the one before."""

@@ -22,6 +22,7 @@ SHORT = ToyRecipe(
     people=20,
     width=32,
     heads=1,
+    pretrain=dataclasses.replace(ToyRecipe().pretrain, steps=2, groups=2),
     train=dataclasses.replace(ToyRecipe().train, steps=4, groups=2, save_every=2, log_every=1),
 )
 

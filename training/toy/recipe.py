@@ -12,11 +12,24 @@ import torch
 from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 
+from flashface_core.checkpoint import Checkpoint, read_checkpoint
+from flashface_core.checkpoint_file import read_state_dict
 from training.batches import Sampling
 from training.data import PeopleInMemory
-from training.trainer import CSV, Recipe
+from training.initial import fresh_checkpoint, with_new_references
+from training.networks import REFERENCE_ATTENTION, TARGET, FlashFaceNetworks
+from training.paired import paired_losses
+from training.publish import publish
+from training.trainer import CSV, Recipe, Trainer
 
+from .autoencoder import load_autoencoder, save_autoencoder
+from .autoencoder import train as train_autoencoder
 from .curve import PAIRED, plot_curve
+from .encode import encode_people, join_people
+from .grid import Grid
+from .text import ToyText
+from .yardsticks import Pool, save_yardsticks
+from .yardsticks import train as train_yardsticks
 
 log = logging.getLogger("flashface.training")
 
@@ -25,15 +38,42 @@ FLASHFACE, VAE, YARDSTICKS = (
     "vae_tiny.safetensors",
     "yardsticks.safetensors",
 )
-RECIPE = "recipe.json"
+RECIPE, PRETRAINED = "recipe.json", "pretrained.safetensors"
 UNSEEN = 64  # people of the test split, on whom progress is measured
+
+
+# References help most at t = 600 to 800, and the face is where they help.
+SAMPLING = Sampling(
+    targets_per_group=4,
+    drop_references=0.08,
+    drop_text=0.06,
+    drop_both=0.04,
+    give_position=0.7,
+    favoured=(300, 900, 0.6),
+)
+COMMON = Recipe(
+    steps=3300,
+    groups=10,
+    learning_rate=6e-4,
+    decay_from=0.5,
+    # Usual ones are 0.1 to 0.2; without a limit a single batch undid all that references had done.
+    max_gradient_norm=0.2,
+    ema=0.998,
+    precision="bf16",
+    min_snr_gamma=1.0,
+    region_weight=3.0,
+    log_every=20,
+    save_every=500,
+    sampling=SAMPLING,
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class ToyRecipe:
     """Everything that decides what comes out; written beside it.
 
-    people, scenes: of the train split that FlashFace learns from, encoded once.
+    people, scenes: of the train split that FlashFace learns from, encoded once. pretrain: the UNet
+    without references, which is to FlashFace what SD1.5 was; train: everything.
     """
 
     seed: int = 0
@@ -45,63 +85,43 @@ class ToyRecipe:
     width: int = 64
     multipliers: tuple[int, ...] = (1, 2)
     heads: int = 2
-    # References help most at t = 600 to 800, and the face is where they help.
-    train: Recipe = dataclasses.field(
-        default_factory=lambda: Recipe(
-            steps=4800,
-            groups=10,
+    pretrain: Recipe = dataclasses.field(
+        default_factory=lambda: dataclasses.replace(
+            COMMON,
+            steps=2000,
             learning_rate=1e-3,
-            decay_from=0.5,
-            ema=0.998,
-            precision="bf16",
-            min_snr_gamma=1.0,
-            region_weight=3.0,
-            log_every=20,
-            save_every=1000,
-            sampling=Sampling(
-                targets_per_group=4,
-                drop_references=0.08,
-                drop_text=0.06,
-                drop_both=0.04,
-                give_position=0.7,
-                favoured=(300, 900, 0.6),
-            ),
+            train=(TARGET, REFERENCE_ATTENTION),
+            sampling=dataclasses.replace(SAMPLING, drop_references=0.9, drop_text=0, drop_both=0.1),
         )
     )
+    train: Recipe = dataclasses.field(default_factory=lambda: COMMON)
 
 
 def make_vae(recipe: ToyRecipe, path: Path) -> None:
-    from .autoencoder import save_autoencoder, train
-
-    model = train(recipe.autoencoder_steps, recipe.seed)
+    model = train_autoencoder(recipe.autoencoder_steps, recipe.seed)
     if PartialState().is_main_process:
         save_autoencoder(model, path)
 
 
 def make_yardsticks(recipe: ToyRecipe, path: Path) -> None:
-    from .yardsticks import Pool, save_yardsticks, train
-
     if PartialState().is_main_process:
         device = str(PartialState().device)
         pool = Pool(recipe.seed, recipe.yardstick_people, 2, device, compiled=False)
-        save_yardsticks(train(pool, recipe.yardstick_steps, recipe.seed, device), path)
+        save_yardsticks(train_yardsticks(pool, recipe.yardstick_steps, recipe.seed, device), path)
     PartialState().wait_for_everyone()
 
 
 def encode(recipe: ToyRecipe, vae: Path, folder: Path) -> PeopleInMemory:
     """The train people as latents; every process draws its share, and all read all."""
-    from .autoencoder import load_autoencoder
-    from .encode import encode_people, join_people
-
     state = PartialState()
     folder.mkdir(parents=True, exist_ok=True)
     share = recipe.people // state.num_processes
     own = folder / f"people-{state.process_index}-of-{state.num_processes}.safetensors"
     if not own.exists():
-        autoencoder = load_autoencoder(vae).to(state.device, memory_format=torch.channels_last)
+        device = str(state.device)
         first = share * state.process_index
         tensors = encode_people(
-            autoencoder, recipe.seed, "train", first, share, recipe.scenes, state.device
+            load_autoencoder(vae, device), recipe.seed, "train", first, share, recipe.scenes, device
         )
         save_file(tensors, own.with_suffix(".part"))
         own.with_suffix(".part").rename(own)
@@ -112,21 +132,36 @@ def encode(recipe: ToyRecipe, vae: Path, folder: Path) -> PeopleInMemory:
     )
 
 
-def train_flashface(recipe: ToyRecipe, people, vae: Path, folder: Path, out: Path) -> None:
-    from training.initial import fresh_checkpoint
-    from training.networks import FlashFaceNetworks
-    from training.paired import paired_losses
-    from training.publish import publish
-    from training.trainer import Trainer
+def pretrain(recipe: ToyRecipe, people: PeopleInMemory, folder: Path) -> Checkpoint:
+    """A FlashFace whose UNet can draw, and whose other networks begin as copies of it."""
+    path = folder / PRETRAINED
+    if not path.exists():
+        fresh = fresh_checkpoint(
+            "tiny", recipe.width, recipe.multipliers, heads=recipe.heads, seed=recipe.seed
+        )
+        networks = FlashFaceNetworks(fresh)
 
-    from .autoencoder import load_autoencoder
-    from .encode import encode_people, join_people
-    from .grid import Grid
-    from .text import ToyText
+        def on_save(step: int, networks: FlashFaceNetworks) -> None:
+            if step == recipe.pretrain.steps:
+                publish(networks, path, torch.float32)
 
-    fresh = fresh_checkpoint(
-        "tiny", recipe.width, recipe.multipliers, heads=recipe.heads, seed=recipe.seed
+        text = ToyText(str(PartialState().device))
+        Trainer(networks, people, text, recipe.pretrain, folder / "pretrain", on_save).run()
+    PartialState().wait_for_everyone()
+    drawn = read_checkpoint("tiny", *read_state_dict(path))
+    return with_new_references(
+        "tiny",
+        drawn.target,
+        drawn.position,
+        heads=drawn.heads,
+        reference_size=drawn.reference_size,
+        picture_size=drawn.picture_size,
     )
+
+
+def train_flashface(
+    recipe: ToyRecipe, start: Checkpoint, people: PeopleInMemory, vae: Path, folder: Path, out: Path
+) -> None:
     encode_text = ToyText(str(PartialState().device))
     grid = Grid(vae, encode_text, recipe.seed)
     unseen = encode_people(load_autoencoder(vae), recipe.seed, "test", 0, UNSEEN, 5)
@@ -137,14 +172,15 @@ def train_flashface(recipe: ToyRecipe, people, vae: Path, folder: Path, out: Pat
         log.info("step %d after %.1f minutes", step, (time.monotonic() - started) / 60)
         publish(networks, out)
         losses = paired_losses(networks, unseen, encode_text)
+        is_new = not (folder / PAIRED).exists()
         with open(folder / PAIRED, "a", newline="") as file:
             writer = csv.writer(file)
-            if step == recipe.train.save_every:
+            if is_new:
                 writer.writerow(["step", *losses._fields])
             writer.writerow([step, *(f"{loss:.5f}" for loss in losses)])
         grid.save(networks, folder / f"step-{step:06d}.png")
 
-    Trainer(FlashFaceNetworks(fresh), people, encode_text, recipe.train, folder, on_save).run()
+    Trainer(FlashFaceNetworks(start), people, encode_text, recipe.train, folder, on_save).run()
 
 
 def run(recipe: ToyRecipe, out: Path, work: Path) -> None:
@@ -156,7 +192,8 @@ def run(recipe: ToyRecipe, out: Path, work: Path) -> None:
     if not (out / YARDSTICKS).exists():
         make_yardsticks(recipe, out / YARDSTICKS)
     people = encode(recipe, out / VAE, work)
-    train_flashface(recipe, people, out / VAE, work, out / FLASHFACE)
+    start = pretrain(recipe, people, work)
+    train_flashface(recipe, start, people, out / VAE, work, out / FLASHFACE)
     if PartialState().is_main_process:
         for name in (CSV, PAIRED):
             shutil.copy(work / name, out / name)
@@ -167,9 +204,11 @@ def run(recipe: ToyRecipe, out: Path, work: Path) -> None:
 
 def read_recipe(path: Path) -> ToyRecipe:
     values = json.loads(path.read_text())
-    train = values.pop("train")
-    train["sampling"]["favoured"] = tuple(train["sampling"]["favoured"])
-    train["train"] = tuple(train["train"])
-    train["sampling"] = Sampling(**train["sampling"])
     values["multipliers"] = tuple(values["multipliers"])
-    return ToyRecipe(**values, train=Recipe(**train))
+    for stage in ("pretrain", "train"):
+        fields = values.pop(stage)
+        sampling = fields.pop("sampling")
+        sampling["favoured"] = tuple(sampling["favoured"])
+        fields["train"] = tuple(fields["train"])
+        values[stage] = Recipe(**fields, sampling=Sampling(**sampling))
+    return ToyRecipe(**values)
