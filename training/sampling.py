@@ -27,7 +27,7 @@ class Settings(NamedTuple):
     """Of the sampler. cfg: of the text; `simple` is the official spacing if steps divide 1000."""
 
     steps: int = 20
-    cfg: float = 3.0
+    cfg: float = 5.0
     sampler: str = "euler"
     scheduler: str = "simple"
     guidance: Guidance = Guidance()

@@ -184,7 +184,9 @@ class Trainer:
             if self.progress.step % self.recipe.save_every == 0 or self.progress.step == last:
                 self.save()
         bar.close()
-        self.accelerator.end_training()
+        # Not end_training(), after which the processes could not train anything else.
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
 
     def step(self) -> float:
         """One optimizer step; the mean loss over all processes."""

@@ -28,7 +28,7 @@ SHORT = ToyRecipe(
 
 
 def make(out, recipe) -> None:
-    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
         [sys.executable, *launch, "-m", "training.toy.make", "--out", out, "--recipe", recipe],
         cwd=ROOT,

@@ -22,7 +22,7 @@ def plot_curve(folder: Path) -> None:
     for name, label in NAMES.items():
         right.plot(paired["step"], paired[name], marker="o", label=label)
     right.set(title="unseen people, face region, t = 600", xlabel="step", yscale="log")
-    right.legend()
+    right.legend(loc="center right", bbox_to_anchor=(1, 0.65))
     for axes in (left, right):
         axes.grid(alpha=0.3, which="both")
     figure.savefig(folder / "curve.png", dpi=100)

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from flashface_core.comfy_adapter.load import load_flashface
 from flashface_core.comfy_adapter.tiny import FLASHFACE, FOLDER, VAE, load_tiny_clip, load_vae
-from flashface_core.guidance import Guidance
 from flashface_core.identity import Identity
 from training.evaluation import Evaluation, Measures
 from training.sampling import Models, Settings, clip_encoder, identity_of
@@ -23,7 +22,7 @@ class ToyEvaluation(Evaluation):
     """The first `people` people of the test stream of `seed`: four pictures of the adult, two of
     the child, two of the elder, each in a scene and a place of its own."""
 
-    settings = Settings(guidance=Guidance(launch_timestep=1000))
+    settings = Settings()
     size = SIZE
     labels = AGES
     compared = ("identification", "similarity", "text_accuracy", "mark_recovery")
