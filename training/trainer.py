@@ -201,7 +201,8 @@ class Trainer:
                 self.people, recipe.sampling, recipe.seed, self.progress.step, groups
             )
             is_last = part == recipe.accumulate - 1
-            with nullcontext() if is_last else accelerator.no_sync(self.model):
+            together = nullcontext() if is_last else accelerator.no_sync(self.model)
+            with together, self._attention():
                 loss = self._loss(send_to_device(batch, accelerator.device)).mean()
                 accelerator.backward(loss / recipe.accumulate)
             losses.append(loss.detach())
@@ -216,14 +217,17 @@ class Trainer:
         assert isinstance(mean, torch.Tensor)
         return mean.item()
 
+    def _attention(self):
+        """PyTorch's flash attention for CPUs is very slow where heads are small. Around forward and
+        backward pass, for gradient checkpointing computes parts of the first in the second."""
+        plain = self.accelerator.device.type == "cpu"
+        return sdpa_kernel(SDPBackend.MATH) if plain else nullcontext()
+
     def _loss(self, batch: Batch) -> torch.Tensor:
         with torch.no_grad():
             texts = self.encode_text(["", *batch.captions]).to(batch.latents)
             noisy = add_noise(batch.latents, batch.noise, batch.timesteps)
-        # PyTorch's flash attention for CPUs is very slow where heads are small.
-        plain = self.accelerator.device.type == "cpu"
-        attention = sdpa_kernel(SDPBackend.MATH) if plain else nullcontext()
-        with self.accelerator.autocast(), attention:
+        with self.accelerator.autocast():
             predicted = self.model(
                 noisy, batch.timesteps, texts[1:], texts[:1], batch.references, batch.position
             )
