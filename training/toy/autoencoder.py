@@ -204,7 +204,9 @@ def train(steps: int, seed: int, batch: int = 4, rate: float = 1e-3) -> SlimAuto
         optimizer.zero_grad()
         loss.backward()
         for parameter in model.parameters():
-            parameter.grad = reduce(parameter.grad, reduction="mean")
+            gradient = reduce(parameter.grad, reduction="mean")
+            assert isinstance(gradient, Tensor)
+            parameter.grad = gradient
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
