@@ -10,8 +10,10 @@ import torch
 from support.tools import ROOT
 
 from flashface_core.comfy_adapter.tiny import FOLDER
+from flashface_core.errors import FlashFaceError
 from training.sampling import region_masks
 from training.toy.draw import draw
+from training.toy.evaluation import ToyEvaluation
 from training.toy.measure import AGES, cast, read, summary
 from training.toy.people import People
 from training.toy.scenes import Scenes
@@ -132,6 +134,11 @@ def test_wrong_arguments_are_told_in_a_sentence(arguments, said):
         text=True,
     )
     assert done.returncode == 2 and said in done.stderr
+
+
+def test_a_folder_without_the_tiny_models_is_told_in_a_sentence(tmp_path):
+    with pytest.raises(FlashFaceError, match=r"no flashface_tiny.safetensors in .*--models\."):
+        ToyEvaluation(1, 1, tmp_path)
 
 
 def test_children_hide_no_mark():

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from flashface_core.comfy_adapter.load import load_flashface
 from flashface_core.comfy_adapter.tiny import FLASHFACE, FOLDER, VAE, load_tiny_clip, load_vae
+from flashface_core.errors import FlashFaceError
 from flashface_core.identity import Identity
 from training.evaluation import Evaluation, Measures
 from training.sampling import Models, Settings, clip_encoder, identity_of
@@ -20,7 +21,10 @@ YARDSTICKS = "yardsticks.safetensors"
 
 class ToyEvaluation(Evaluation):
     """The first `people` people of the test stream of `seed`: four pictures of the adult, two of
-    the child, two of the elder, each in a scene and a place of its own."""
+    the child, two of the elder, each in a scene and a place of its own.
+
+    Raises FlashFaceError for a folder without the tiny models.
+    """
 
     settings = Settings()
     size = SIZE
@@ -29,6 +33,12 @@ class ToyEvaluation(Evaluation):
 
     def __init__(self, people: int, seed: int, folder: Path | None = None) -> None:
         folder = folder or FOLDER
+        missing = [name for name in (FLASHFACE, VAE, YARDSTICKS) if not (folder / name).is_file()]
+        if missing:
+            raise FlashFaceError(
+                f"There is no {missing[0]} in {folder}, expected the files that "
+                "python -m training.toy.make --out FOLDER leaves; give that folder as --models."
+            )
         self.yardsticks = load_yardsticks(folder / YARDSTICKS)
         self.cast = cast(seed, people, self.yardsticks)
         model, net = load_flashface(folder / FLASHFACE, "fp32")
