@@ -9,7 +9,13 @@ from support.tools import load_tool
 
 from flashface_core.checkpoint import read_checkpoint
 from flashface_core.checkpoint_file import read_state_dict
-from training.networks import PARTS, FlashFaceNetworks, References
+from training.networks import (
+    PARTS,
+    REFERENCE_ATTENTION,
+    TARGET,
+    FlashFaceNetworks,
+    References,
+)
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +60,23 @@ def test_rows_without_references_are_those_of_a_run_without(networks):
     torch.testing.assert_close(second[0], none[0], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(second[1], both[1], rtol=1e-4, atol=1e-5)
     assert not torch.allclose(second[1], none[1])
+
+
+def test_a_frozen_reference_net_without_references_costs_nothing(networks, monkeypatch):
+    x, t, text, references = batch()
+    nobody = references._replace(slots=references.slots[:0], rows=[])
+    with torch.no_grad():
+        expected = networks(x, t, text, text[:1], None, None)
+
+    def run(*_):
+        raise AssertionError("the ReferenceNet was run")
+
+    monkeypatch.setattr(networks.network, "keys_values", run)
+    networks.freeze_all_but((TARGET, REFERENCE_ATTENTION))
+    assert torch.equal(networks(x, t, text, text[:1], nobody, None), expected)
+    networks.freeze_all_but(PARTS)  # now its gradients are wanted, zero or not
+    with pytest.raises(AssertionError, match="was run"):
+        networks(x, t, text, text[:1], nobody, None)
 
 
 @pytest.mark.parametrize("parts", [PARTS, *((part,) for part in PARTS)])
