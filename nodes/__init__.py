@@ -1,17 +1,20 @@
-"""The node classes, by family: loader, tiny models, identity, features, guidance, apply."""
+"""The node classes, by family, in the order in which data goes through them."""
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import apply, features, guidance, identity, loader, tiny
+from . import apply, features, guidance, identity, loader, people, saved, tiny
 
 
 class FlashFaceExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         loader.register_model_folder()  # ComfyUI 0.3.75 does not call on_load
+        saved.register_identity_folder()
         return [
             *loader.NODES,
             *tiny.NODES,
             *identity.NODES,
+            *people.NODES,
+            *saved.NODES,
             *features.NODES,
             *guidance.NODES,
             *apply.NODES,

@@ -3,6 +3,7 @@
 from comfy_api.latest import io
 
 from ..flashface_core.faces.select import NO_FACE, SELECT, make_identity
+from ..flashface_core.identity import one_person
 from ..flashface_core.place import Place, mask_to_bool
 from .sockets import CATEGORY, BoundingBox, FaceDetector, FaceIdentity
 
@@ -99,6 +100,8 @@ class FlashFaceIdentity(io.ComfyNode):
         boxes=None,
         append_to=None,
     ) -> io.NodeOutput:
+        if append_to is not None:
+            append_to = one_person(append_to, "append_to takes more photos of one person")
         made = make_identity(
             image,
             select=select,
@@ -169,7 +172,8 @@ class FlashFaceIdentityPlace(io.ComfyNode):
             strength=strength,
             inside_region=attention == ATTENTION[1],
         )
-        return io.NodeOutput(identity.with_place(place))
+        person = one_person(identity, "FlashFaceIdentityPlace places one person")
+        return io.NodeOutput(person.with_place(place))
 
 
 NODES = [FlashFaceIdentity, FlashFaceIdentityPlace]

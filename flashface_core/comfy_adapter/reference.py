@@ -14,7 +14,7 @@ from ..checkpoint import Site
 from ..errors import FlashFaceError
 from ..faces.crop import pad_to_square
 from ..features import FaceFeatures, FeatureCache, KeysValues, Person, ReferenceLatent
-from ..identity import FaceReference, Identity
+from ..identity import FaceReference, Identity, IdentityGroup, people_of
 from ..reference_net import ReferenceNetwork
 from ..rows import StepReferences, gather_references
 
@@ -85,33 +85,46 @@ class ReferenceNet:
         key = (reference.content, features.context_content, timestep, dtype, str(device))
         return self.cache.get(key, compute)
 
-    def encode(self, identity: Identity, vae, negative, sigmas: torch.Tensor | None = None):
+    def encode(
+        self,
+        identity: Identity | IdentityGroup,
+        vae,
+        negative,
+        sigmas: torch.Tensor | None = None,
+    ) -> FaceFeatures:
         """Identity to FACE_FEATURES; with sigmas, the keys and values for these steps at once.
 
         Raises FlashFaceError for an identity without photos and for a VAE or negative prompt that
         the ReferenceNet was not made for.
         """
-        if not identity.references:
-            raise FlashFaceError(
-                "The identity has no photo left (0 references); give FlashFaceIdentity a photo in "
-                "which a face is found, or set no_face to `use whole image`."
-            )
         context = self._context(negative)
         if getattr(vae, "latent_channels", LATENT_CHANNELS) != LATENT_CHANNELS:
             raise FlashFaceError(
                 f"The VAE has {vae.latent_channels} latent channels, the ReferenceNet needs "
                 f"{LATENT_CHANNELS}; connect an SD1.5 VAE."
             )
-        references = tuple(
-            self._reference_latent(reference, weight, vae)
-            for reference, weight in zip(identity.references, identity.key_weights(), strict=True)
-            if weight > 0
-        )
-        person = Person(references, identity.place)
-        features = FaceFeatures(self, (person,), context, content_hash(context))
+        people = [self._person(person, vae) for person in people_of(identity)]
+        # In an order of their own, so that the order in which they were given changes no bit.
+        people = tuple(sorted(people, key=_order))
+        features = FaceFeatures(self, people, context, content_hash(context))
         if sigmas is not None:
             self._precompute(features, sigmas)
         return features
+
+    def _person(self, identity: Identity, vae) -> Person:
+        if not identity.references:
+            raise FlashFaceError(
+                f"The identity{f' {identity.name}' * bool(identity.name)} has no photo left (0 "
+                "references); give FlashFaceIdentity a photo in which a face is found, or set "
+                "no_face to `use whole image`."
+            )
+        weighed = zip(identity.references, identity.key_weights(), strict=True)
+        references = tuple(
+            self._reference_latent(reference, weight, vae)
+            for reference, weight in weighed
+            if weight > 0
+        )
+        return Person(references, identity.place)
 
     def _context(self, negative) -> torch.Tensor:
         """The ReferenceNet's text: the negative prompt (FLASHFACE.md section 2)."""
@@ -157,3 +170,10 @@ class ReferenceNet:
 def content_hash(tensor: torch.Tensor) -> str:
     data = tensor.contiguous().flatten().view(torch.uint8).numpy()
     return hashlib.sha256(f"{tuple(tensor.shape)}".encode() + data.tobytes()).hexdigest()
+
+
+def _order(person: Person) -> str:
+    place = person.place
+    mask = None if place is None or place.mask is None else content_hash(place.mask)
+    where = place and (place.box, place.strength, place.inside_region, mask)
+    return repr((sorted((r.content, r.weight) for r in person.references), where))

@@ -13,6 +13,8 @@ ATTENTION = ["whole image", "inside the region"]
 PRESETS = ["custom", "stable identity", "strong identity", "change age", "subtle"]
 DTYPES = ["default", "fp32", "fp16", "bf16"]
 
+FILES = (["flashface.safetensors"], ["none"])  # what the combos over folders show
+
 # node id: required inputs, optional inputs, outputs. An input is id, type or combo values, default.
 CONTRACT = {
     "FlashFaceLoader": (
@@ -62,6 +64,30 @@ CONTRACT = {
             ("attention", ATTENTION, "whole image"),
         ],
         [("mask", "MASK", ANY)],
+        [("FACE_IDENTITY", "FACE_IDENTITY")],
+    ),
+    "FlashFaceIdentityMix": (
+        [
+            ("identity_a", "FACE_IDENTITY", ANY),
+            ("identity_b", "FACE_IDENTITY", ANY),
+            ("ratio", "FLOAT", 0.5),
+        ],
+        [],
+        [("FACE_IDENTITY", "FACE_IDENTITY")],
+    ),
+    "FlashFaceIdentityGroup": (
+        [("identity_1", "FACE_IDENTITY", ANY), ("identity_2", "FACE_IDENTITY", ANY)],
+        [("identity_3", "FACE_IDENTITY", ANY), ("identity_4", "FACE_IDENTITY", ANY)],
+        [("FACE_IDENTITY", "FACE_IDENTITY")],
+    ),
+    "FlashFaceIdentitySave": (
+        [("identity", "FACE_IDENTITY", ANY), ("filename", "STRING", "")],
+        [],
+        [],
+    ),
+    "FlashFaceIdentityLoad": (
+        [("filename", ["none"], ANY)],
+        [],
         [("FACE_IDENTITY", "FACE_IDENTITY")],
     ),
     "FlashFaceEncode": (
@@ -117,11 +143,11 @@ def object_info(server):
 def test_a_node_has_the_promised_inputs_and_outputs(object_info, node):
     required, optional, outputs = CONTRACT[node]
     info = object_info[node]
-    if node == "FlashFaceLoader":  # files of other tests may be there as well
-        options = info["input"]["required"]["model_name"][1]["options"]
-        info["input"]["required"]["model_name"][1]["options"] = [
-            name for name in options if name == "flashface.safetensors"
-        ]
+    for name, values, _ in required:  # files of other tests may be there as well
+        if values in FILES:
+            options = info["input"]["required"][name][1]["options"]
+            assert options
+            options[:] = values
     assert described(info, "required") == required
     assert described(info, "optional") == optional
     assert list(zip(info["output"], info["output_name"], strict=True)) == outputs

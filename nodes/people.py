@@ -1,0 +1,67 @@
+"""Several people, or two in one face: FlashFaceIdentityGroup and FlashFaceIdentityMix."""
+
+from comfy_api.latest import io
+
+from ..flashface_core.identity import join_people, one_person
+from ..flashface_core.mix import mix_identities
+from .sockets import CATEGORY, FaceIdentity
+
+
+class FlashFaceIdentityMix(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FlashFaceIdentityMix",
+            display_name="FlashFace Identity Mix",
+            category=CATEGORY,
+            description="One face between two people, for a new person or a family likeness.",
+            inputs=[
+                FaceIdentity.Input("identity_a"),
+                FaceIdentity.Input("identity_b"),
+                io.Float.Input(
+                    "ratio",
+                    default=0.5,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="0 is identity_a, 1 is identity_b.",
+                ),
+            ],
+            outputs=[FaceIdentity.Output(display_name="FACE_IDENTITY")],
+        )
+
+    @classmethod
+    def execute(cls, identity_a, identity_b, ratio) -> io.NodeOutput:
+        a, b = (
+            one_person(i, "FlashFaceIdentityMix mixes two people") for i in (identity_a, identity_b)
+        )
+        return io.NodeOutput(mix_identities(a, b, ratio))
+
+
+class FlashFaceIdentityGroup(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FlashFaceIdentityGroup",
+            display_name="FlashFace Identity Group",
+            category=CATEGORY,
+            description="Several people in one picture. Give each a place with FlashFace Identity "
+            "Place (attention: inside the region) before.",
+            inputs=[
+                FaceIdentity.Input("identity_1"),
+                FaceIdentity.Input("identity_2"),
+                FaceIdentity.Input("identity_3", optional=True),
+                FaceIdentity.Input(
+                    "identity_4", optional=True, tooltip="For more people connect a group here."
+                ),
+            ],
+            outputs=[FaceIdentity.Output(display_name="FACE_IDENTITY")],
+        )
+
+    @classmethod
+    def execute(cls, identity_1, identity_2, identity_3=None, identity_4=None) -> io.NodeOutput:
+        people = (identity_1, identity_2, identity_3, identity_4)
+        return io.NodeOutput(join_people([one for one in people if one is not None]))
+
+
+NODES = [FlashFaceIdentityMix, FlashFaceIdentityGroup]

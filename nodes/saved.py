@@ -1,0 +1,94 @@
+"""FlashFaceIdentitySave and FlashFaceIdentityLoad: people that are used again."""
+
+import os
+from pathlib import Path
+
+import folder_paths
+from comfy_api.latest import io, ui
+
+from ..flashface_core.identity import one_person
+from ..flashface_core.identity_file import EXTENSION, load_identity, save_identity
+from .sockets import CATEGORY, FaceIdentity
+
+FOLDER = "identities"
+NOTHING = "none"
+
+
+def register_identity_folder() -> None:
+    """models/identities, beside whatever extra_model_paths.yaml declares for the same name."""
+    default = os.path.join(folder_paths.models_dir, FOLDER)
+    folder_paths.add_model_folder_path(FOLDER, default)
+    folder_paths.folder_names_and_paths[FOLDER][1].add(EXTENSION)
+
+
+class FlashFaceIdentitySave(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FlashFaceIdentitySave",
+            display_name="FlashFace Identity Save",
+            category=CATEGORY,
+            description="Keeps a person as one file in models/identities. Nothing is overwritten.",
+            inputs=[
+                FaceIdentity.Input("identity"),
+                io.String.Input(
+                    "filename",
+                    default="",
+                    tooltip="Without an ending; family/anna makes a folder. Empty: the identity's "
+                    "name.",
+                ),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, identity, filename) -> io.NodeOutput:
+        person = one_person(identity, "FlashFaceIdentitySave saves one person per file")
+        folder = Path(folder_paths.get_folder_paths(FOLDER)[0])
+        path = save_identity(person, folder, filename)
+        return io.NodeOutput(ui=ui.PreviewText(f"{len(person.references)} photos in {path}"))
+
+
+class FlashFaceIdentityLoad(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FlashFaceIdentityLoad",
+            display_name="FlashFace Identity Load",
+            category=CATEGORY,
+            description="A person that FlashFace Identity Save has kept.",
+            inputs=[
+                io.Combo.Input(
+                    "filename",
+                    options=folder_paths.get_filename_list(FOLDER) or [NOTHING],
+                    tooltip="A file in models/identities.",
+                )
+            ],
+            outputs=[FaceIdentity.Output(display_name="FACE_IDENTITY")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, filename):
+        # Named here so that core's own "value not in list" gives way to a sentence that helps.
+        files = folder_paths.get_filename_list(FOLDER)
+        if filename in files:
+            return True
+        folders = " or ".join(folder_paths.get_folder_paths(FOLDER))
+        return (
+            f"there is no saved identity {filename!r} among {', '.join(files) or 'nothing'} in "
+            f"{folders}: save one with FlashFaceIdentitySave, or put the file there, and press R "
+            "to refresh."
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, filename):
+        path = folder_paths.get_full_path(FOLDER, filename)
+        found = os.stat(path) if path else None
+        return (filename, found.st_mtime_ns, found.st_size) if found else filename
+
+    @classmethod
+    def execute(cls, filename) -> io.NodeOutput:
+        return io.NodeOutput(load_identity(folder_paths.get_full_path_or_raise(FOLDER, filename)))
+
+
+NODES = [FlashFaceIdentitySave, FlashFaceIdentityLoad]

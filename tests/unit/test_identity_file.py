@@ -1,0 +1,180 @@
+"""Saved identities: everything comes back, nothing is overwritten, bad files are refused."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from flashface_pack.flashface_core.errors import FlashFaceError
+from flashface_pack.flashface_core.identity import FaceReference, Identity
+from flashface_pack.flashface_core.identity_file import load_identity, save_identity
+from flashface_pack.flashface_core.place import Place
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+
+def pixels(*shape, seed=0) -> torch.Tensor:
+    return torch.randint(256, shape, generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
+
+
+def anna(**changes) -> Identity:
+    photos = (
+        FaceReference.from_crop(
+            pixels(40, 30, 3),
+            0.1,
+            box=(1.5, -2.25, 31.5, 37.0),
+            points=torch.linspace(0, 30, 10, dtype=torch.float64).reshape(5, 2) / 3,
+            aligned=pixels(112, 112, 3, seed=1),
+        ),
+        FaceReference.from_crop(pixels(7, 9, 3, seed=2), 1 / 3),
+    )
+    mask = torch.zeros(2, 16, 24, dtype=torch.bool)
+    mask[:, 3:9, 4:11] = True
+    place = Place((0.1, 0.2, 0.3, 0.4), mask, strength=0.7, inside_region=True)
+    return dataclasses.replace(Identity(photos, "\u00c4nn\u00e4", False, place), **changes)
+
+
+def same(a, b) -> bool:
+    if dataclasses.is_dataclass(a):
+        names = [field.name for field in dataclasses.fields(a)]
+        return type(a) is type(b) and all(same(getattr(a, n), getattr(b, n)) for n in names)
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return type(a) is type(b) and a == b
+
+
+def saved(tmp_path, identity=None):
+    return save_identity(identity or anna(), tmp_path, "anna")
+
+
+@pytest.mark.parametrize(
+    "identity",
+    [anna(), anna(place=None, as_four_photos=True), anna(place=Place((0.1, 0.2, 0.3, 0.4)))],
+    ids=["mask", "no place", "box"],
+)
+def test_everything_comes_back(tmp_path, identity):
+    path = saved(tmp_path, identity)
+    assert path == tmp_path / "anna.safetensors"
+    assert same(load_identity(path), identity)
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_the_metadata_says_what_it_is(tmp_path):
+    with safe_open(saved(tmp_path), "pt") as file:
+        metadata = file.metadata()
+    assert metadata["format"] == "flashface identity" and metadata["version"] == "1"
+    assert metadata["saved_by"].startswith("FlashFace") and metadata["saved"][:2] == "20"
+    assert json.loads(metadata["identity"])["name"] == "\u00c4nn\u00e4"
+
+
+def test_nothing_is_overwritten_and_nothing_is_saved_twice(tmp_path):
+    first = saved(tmp_path)
+    stamp = first.stat().st_mtime_ns
+    assert saved(tmp_path) == first and first.stat().st_mtime_ns == stamp
+    other = saved(tmp_path, anna(name="other"))
+    assert other.name == "anna_2.safetensors"
+    assert saved(tmp_path, anna(name="other")) == other
+    assert same(load_identity(first), anna())
+    first.write_bytes(b"somebody else's file")
+    assert saved(tmp_path).name == "anna_3.safetensors"
+    assert first.read_bytes() == b"somebody else's file"
+
+
+def test_names_and_folders(tmp_path):
+    assert save_identity(anna(), tmp_path, "").name == "\u00c4nn\u00e4.safetensors"
+    assert save_identity(anna(), tmp_path, "a/b c.safetensors") == tmp_path / "a/b c.safetensors"
+    assert save_identity(anna(), tmp_path, "v1.5").name == "v1.5.safetensors"
+
+
+@pytest.mark.parametrize(
+    "name", ["../anna", "/anna", "a//b", "a\\..\\b", "c:x", "a\nb", "..", "a."]
+)
+def test_names_that_lead_elsewhere_are_refused(tmp_path, name):
+    folder = tmp_path / "identities"
+    with pytest.raises(FlashFaceError, match="no name for a file"):
+        save_identity(anna(), folder, name)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_without_any_name_or_photo(tmp_path):
+    with pytest.raises(FlashFaceError, match="no name for a file"):
+        save_identity(anna(name=""), tmp_path, " ")
+    with pytest.raises(FlashFaceError, match="0 references"):
+        save_identity(anna(references=()), tmp_path, "anna")
+
+
+def rewritten(path, change):
+    """The file with its tensors and metadata changed."""
+    with safe_open(path, "pt") as file:
+        metadata = dict(file.metadata())
+    tensors = load_file(path)
+    described = json.loads(metadata["identity"])
+    change(tensors, metadata, described)
+    metadata["identity"] = json.dumps(described)
+    save_file(tensors, path, metadata)
+    return path
+
+
+def drop(key):
+    return lambda tensors, metadata, described: tensors.pop(key)
+
+
+def set_version(value):
+    return lambda tensors, metadata, described: metadata.update(version=value)
+
+
+def change_pixel(tensors, metadata, described):
+    tensors["photo.1.crop"] = tensors["photo.1.crop"] ^ 1
+
+
+def other_shape(tensors, metadata, described):
+    tensors["photo.0.points"] = torch.zeros(4, 2)
+
+
+def float_crop(tensors, metadata, described):
+    tensors["photo.0.crop"] = tensors["photo.0.crop"].float()
+
+
+def negative_weight(tensors, metadata, described):
+    described["photos"][0]["weight"] = -1
+
+
+def no_photos(tensors, metadata, described):
+    described["photos"] = []
+
+
+def weight_in_words(tensors, metadata, described):
+    described["photos"][0]["weight"] = "much"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (set_version("2"), "version 2, this pack reads version 1"),
+        (lambda t, m, d: m.pop("version"), "version unknown"),
+        (lambda t, m, d: m.update(format="x"), "no saved identity .*'x'"),
+        (drop("photo.0.crop"), "damaged .*photo.0.crop"),
+        (change_pixel, "damaged .*photo 1"),
+        (other_shape, "damaged .*photo.0.points"),
+        (float_crop, "damaged .*float32"),
+        (no_photos, "damaged .*no photo"),
+        (weight_in_words, "damaged .*much"),
+        (negative_weight, "weight is -1"),
+        (lambda t, m, d: d.pop("photos"), "damaged .*photos"),
+        (drop("place.mask"), "damaged .*place.mask"),
+    ],
+)
+def test_files_that_are_not_what_they_should_be(tmp_path, change, message):
+    path = rewritten(saved(tmp_path), change)
+    with pytest.raises(FlashFaceError, match=message):
+        load_identity(path)
+
+
+@pytest.mark.parametrize("size", [0, 7, 300, -5])
+def test_truncated_files(tmp_path, size):
+    path = saved(tmp_path)
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(FlashFaceError, match=r"anna.safetensors is not a whole safetensors file"):
+        load_identity(path)
