@@ -2,7 +2,17 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import apply, features, guidance, identity, loader, people, saved, tiny
+from . import (
+    apply,
+    detector,
+    features,
+    guidance,
+    identity,
+    loader,
+    people,
+    saved,
+    tiny,
+)
 
 
 class FlashFaceExtension(ComfyExtension):
@@ -12,6 +22,7 @@ class FlashFaceExtension(ComfyExtension):
         return [
             *loader.NODES,
             *tiny.NODES,
+            *detector.NODES,
             *identity.NODES,
             *people.NODES,
             *saved.NODES,

@@ -66,12 +66,16 @@ class FlashFaceIdentity(io.ComfyNode):
                     "were four. `as given` leaves the weights alone.",
                 ),
                 io.String.Input("name", default="", tooltip="For previews and saved identities."),
-                FaceDetector.Input("detector", optional=True),
+                FaceDetector.Input(
+                    "detector",
+                    optional=True,
+                    tooltip="Finds the faces; see FlashFace Detector Loader.",
+                ),
                 BoundingBox.Input(
                     "boxes",
                     optional=True,
-                    tooltip="Face boxes in pixels: {x, y, width, height}, a list of them (one per "
-                    "image), or a list of lists.",
+                    tooltip="Face boxes in pixels: {x, y, width, height} or these four numbers, a "
+                    "list of them (one per image), or a list of lists. They win over a detector.",
                 ),
                 FaceIdentity.Input(
                     "append_to", optional=True, tooltip="More photos of the same person."

@@ -1,44 +1,56 @@
 """Cutting faces out of photos exactly as the official code does (FLASHFACE.md section 7)."""
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 
+from ..errors import FlashFaceError
 
-class Face(NamedTuple):
-    """A face in a photo, in pixels.
+Box = tuple[float, float, float, float]
+Points = tuple[tuple[float, float], tuple[float, float]]
 
-    box: x1, y1, x2, y2. eyes: ((x, y) of the eye that is left in the image, (x, y) of the right
-    one), or None: the crop is then not levelled.
-    """
-
-    box: tuple[float, float, float, float]
-    eyes: tuple[tuple[float, float], tuple[float, float]] | None = None
+LARGEST_CROP = 12000**2  # pixels; Pillow refuses more than 13377 ** 2
 
 
 def photo_to_uint8(photo: torch.Tensor) -> torch.Tensor:
-    """IMAGE (H, W, C) in 0..1 with 1, 3 or 4 channels to uint8 (H, W, 3); alpha falls on black."""
+    """IMAGE (H, W, C) in 0..1 with 1, 3 or 4 channels to uint8 (H, W, 3); alpha falls on black.
+
+    Raises FlashFaceError for another number of channels.
+    """
+    if photo.shape[-1] not in (1, 3, 4):
+        raise FlashFaceError(
+            f"An image has {photo.shape[-1]} channels; expected 1 (grey), 3 (RGB) or 4 (RGBA)."
+        )
     photo = photo.detach().float().cpu()
     if photo.shape[-1] == 1:
         photo = photo.expand(-1, -1, 3)
     if photo.shape[-1] == 4:
         photo = photo[..., :3] * photo[..., 3:]
-    return (photo * 255).round().clamp(0, 255).to(torch.uint8)
+    return (photo * 255).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def crop_face(photo: torch.Tensor, face: Face, margin: float = 0.0) -> torch.Tensor:
+def crop_face(
+    photo: torch.Tensor, box: Box, eyes: Points | None = None, margin: float = 0.0
+) -> torch.Tensor:
     """Cut out and level a face: uint8 (H, W, 3) in, uint8 (h, w, 3) out, black outside the photo.
 
-    margin: fraction of the box added on every side (official: 0).
+    box: x1, y1, x2, y2. eyes: the eye that is left in the image, and the right one; None: the crop
+    is not levelled. margin: fraction of the box added on every side (official: 0).
+    Raises FlashFaceError for a crop beyond LARGEST_CROP.
     """
-    x1, y1, x2, y2 = face.box
+    x1, y1, x2, y2 = box
     dx, dy = margin * (x2 - x1), margin * (y2 - y1)
-    box = (round(x1 - dx), round(y1 - dy), round(x2 + dx), round(y2 + dy))
-    crop = Image.fromarray(photo.numpy()).crop(box)
-    if face.eyes is not None and (angle := eye_angle(*face.eyes)) != 0:
+    left, top, right, bottom = round(x1 - dx), round(y1 - dy), round(x2 + dx), round(y2 + dy)
+    width, height = max(1, right - left), max(1, bottom - top)
+    if width * height > LARGEST_CROP:
+        raise FlashFaceError(
+            f"The crop of a face would be {width} x {height} pixels; lower crop_margin, give a "
+            "smaller box, or make the photo smaller."
+        )
+    crop = Image.fromarray(photo.numpy()).crop((left, top, left + width, top + height))
+    if eyes is not None and (angle := eye_angle(*eyes)) != 0:
         crop = crop.rotate(angle)  # about its centre, same size, nearest, black corners
     return torch.from_numpy(np.array(crop))
 

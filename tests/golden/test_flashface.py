@@ -6,7 +6,7 @@ import comfy.samplers
 import pytest
 import torch
 from comfy_extras.nodes_custom_sampler import CFGGuider, SamplerCustomAdvanced
-from flashface_pack.flashface_core.faces.crop import Face, crop_face, pad_to_square
+from flashface_pack.flashface_core.faces.crop import crop_face, pad_to_square
 from flashface_pack.flashface_core.place import position_mask
 from flashface_pack.flashface_core.reference_net import feature_maps
 from safetensors.torch import load_file
@@ -265,8 +265,8 @@ def preprocess(golden, config, networks, record):
     for key in (key for key in data if key.endswith(".img")):
         name = key.removesuffix(".img")
         left, right = (tuple(eye) for eye in data[f"{name}.eyes"].double().tolist())
-        face = Face(tuple(data[f"{name}.box"].double().tolist()), (left, right))
-        crop = crop_face(data[key], face)
+        box = tuple(data[f"{name}.box"].double().tolist())
+        crop = crop_face(data[key], box, (left, right))
         assert torch.equal(crop, data[f"{name}.crop"])
         square = pad_to_square(crop, 224)
         assert torch.equal(square, data[f"{name}.sq224"])

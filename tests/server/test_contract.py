@@ -30,6 +30,11 @@ CONTRACT = {
         [],
         [("MODEL", "MODEL"), ("REFERENCE_NET", "REFERENCE_NET"), ("CLIP", "CLIP"), ("VAE", "VAE")],
     ),
+    "FlashFaceDetectorLoader": (
+        [("detector", ["auto", "insightface", "mtcnn"], "auto"), ("model_pack", ["none"], ANY)],
+        [],
+        [("FACE_DETECTOR", "FACE_DETECTOR")],
+    ),
     "FlashFaceIdentity": (
         [
             ("image", "IMAGE", ANY),

@@ -22,7 +22,7 @@ pytest.importorskip("facenet_pytorch", reason="these tests find faces with MTCNN
 pytest.importorskip("skimage", reason="the photographs come with it")
 
 import webdataset
-from photographs import (
+from support.photographs import (
     add,
     astronaut,
     cameraman,
@@ -94,8 +94,8 @@ def test_webdataset_reads_the_shards_and_the_crop_is_the_packs_own(source, prepa
     assert [about["source"] for about in abouts[:3]] == [f"anna/{name}.jpg" for name in "abc"]
     assert samples[3]["txt"] == b"carl as a"
     photo = torch.from_numpy(np.array(Image.open(source[0] / "anna" / "b.jpg")))
-    (face,) = detector.detect(photo)
-    expected = pad_to_square(crop_face(photo, face), 64)
+    (face,) = detector.find(photo)
+    expected = pad_to_square(crop_face(photo, face.box, face.eyes), 64)
     got = np.array(Image.open(io.BytesIO(samples[1]["face.png"])))
     assert np.array_equal(got, expected.numpy())
     picture = Image.open(io.BytesIO(samples[1]["jpg"]))
@@ -230,7 +230,7 @@ def test_mtcnn_finds_a_level_face_with_eyes_and_needs_no_model_pack(detector):
     (found,) = load_detector("auto").find(photo)
     assert found.score > 0.99 and found.points.shape == (5, 2)
     assert found.box == pytest.approx((181, 62, 268, 172), abs=4)
-    left, right = found.face.eyes or ((0, 0), (0, 0))
+    left, right = found.eyes or ((0, 0), (0, 0))
     assert 181 < left[0] < right[0] < 268 and abs(left[1] - right[1]) < 10
     large = torch.from_numpy(np.array(astronaut().resize((2048, 2048))))
     (again,) = detector.find(large)

@@ -20,8 +20,8 @@ pytest.importorskip("webdataset", reason="reading photographs needs it")
 pytest.importorskip("facenet_pytorch", reason="these tests find faces with MTCNN")
 pytest.importorskip("skimage", reason="the photographs come with it")
 
-from model_packs import make_model_pack, photograph
-from photographs import add, astronaut, beside, cameraman, different, encoded
+from support.model_packs import make_model_pack, photograph
+from support.photographs import add, astronaut, beside, cameraman, different, encoded
 
 from flashface_core.comfy_adapter.tiny import FOLDER, VAE
 from flashface_core.errors import FlashFaceError
@@ -180,8 +180,8 @@ def test_references_are_the_packs_own_crops_at_full_resolution(source):
     anna, carl = find_sitters(source, detector)
     assert len(anna.crops) == len(carl.crops) == 2 and anna.embedding is None
     photo = torch.from_numpy(np.array(astronaut()))
-    (face,) = detector.detect(photo)
-    assert torch.equal(anna.crops[0], crop_face(photo, face))
+    (face,) = detector.find(photo)
+    assert torch.equal(anna.crops[0], crop_face(photo, face.box, face.eyes))
 
 
 def test_mtcnn_alone_tells_whether_there_is_a_face():

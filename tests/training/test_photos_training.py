@@ -21,7 +21,7 @@ pytest.importorskip("facenet_pytorch", reason="these tests find faces with MTCNN
 pytest.importorskip("skimage", reason="the photographs come with it")
 
 import comfy.taesd.taesd
-from photographs import add, astronaut, cameraman, different, encoded
+from support.photographs import add, astronaut, cameraman, different, encoded
 
 from flashface_core.checkpoint import published_state_dict
 from flashface_core.errors import FlashFaceError

@@ -1,10 +1,14 @@
 """Photos and given boxes to an identity."""
 
+import numpy as np
 import pytest
 import torch
 from flashface_pack.flashface_core.errors import FlashFaceError
-from flashface_pack.flashface_core.faces.select import make_identity
-from flashface_pack.flashface_core.identity import FaceReference, Identity
+from flashface_pack.flashface_core.faces.align import ARCFACE_POINTS, align_face
+from flashface_pack.flashface_core.faces.crop import crop_face, photo_to_uint8
+from flashface_pack.flashface_core.faces.face import Face
+from flashface_pack.flashface_core.faces.select import face_reference, make_identity
+from flashface_pack.flashface_core.identity import FaceReference, Identity, join_people
 
 
 def photo(*colours, size=(40, 60)) -> torch.Tensor:
@@ -64,6 +68,15 @@ def test_selection_among_given_boxes(select, index, expected):
         [box(2, 4, 10, 12)],
         [[box(2, 4, 10, 12)]],
         [box(2, 4, 10, 12), box(2, 4, 10, 12)],
+        [2, 4, 10, 12],
+        (2.0, 4.0, 10.0, 12.0),
+        [[2, 4, 10, 12]],
+        [[2, 4, 10, 12], [2, 4, 10, 12]],
+        [[[2, 4, 10, 12]]],
+        [[[2, 4, 10, 12]], box(2, 4, 10, 12)],
+        np.array([2, 4, 10, 12]),
+        torch.tensor([[2, 4, 10, 12], [2, 4, 10, 12]]),
+        [[torch.tensor([2, 4, 10, 12])], np.array([[2, 4, 10, 12]])],
     ],
 )
 def test_all_shapes_of_bounding_boxes_are_read(boxes):
@@ -93,7 +106,14 @@ def test_margin_is_a_fraction_of_the_box_on_every_side():
         ({"boxes": [box(60, 1, 5, 5)]}, "outside of image 0"),
         ({"boxes": [box(1, 1, 0, 5)]}, "0 x 5 pixels"),
         ({"boxes": [{"x": 1}]}, "expected x, y, width and height"),
-        ({"boxes": "face"}, "boxes are for"),
+        ({"boxes": "face"}, "boxes are for str"),
+        ({"boxes": 5}, "boxes are for int"),
+        ({"boxes": [[1, 2, 3]]}, r"A box is \[1, 2, 3\], expected x, y, width and height"),
+        ({"boxes": [["face"]]}, "A box is 'face', expected"),
+        ({"boxes": [5, 6]}, r"A box is \[5, 6\], expected"),
+        ({"boxes": [1, 1, float("nan"), 5]}, "nan x 5 pixels"),
+        ({"boxes": [1, 1, 5, float("inf")]}, "5 x inf pixels"),
+        ({"boxes": [0, 0, 121, 5]}, "more than twice as large as image 0, which is 60 x 40"),
     ],
 )
 def test_boxes_that_do_not_fit_are_told(options, words):
@@ -162,3 +182,75 @@ def test_the_preview_marks_the_taken_face_with_another_colour():
     preview = (made.preview[0] * 255).round()
     assert preview[5, 20].tolist() == [232, 168, 56]
     assert preview[50, 70].tolist() == [64, 200, 96]
+
+
+def test_a_reference_of_a_given_box_knows_its_box_and_one_of_a_crop_nothing():
+    (boxed,) = make(photo(0.3), boxes=box(20, 10, 10, 20), margin=0.5).identity.references
+    assert boxed.box == (20, 10, 30, 30) and boxed.points is None and boxed.aligned is None
+    (whole,) = make(photo(0.3)).identity.references
+    assert whole.box is None and whole.points is None and whole.aligned is None
+    (fallback,) = make(photo(0.3), boxes=[[]], no_face="use whole image").identity.references
+    assert fallback.box is None and torch.equal(fallback.crop, whole.crop)
+
+
+def test_a_face_with_five_points_is_levelled_and_aligned():
+    noise = torch.rand(200, 200, 3, generator=torch.Generator().manual_seed(0))
+    pixels = photo_to_uint8(noise)
+    tilted = ARCFACE_POINTS @ np.array([[0.9, 0.4], [-0.4, 0.9]]).T + [60, 20]
+    face = Face((50, 40, 150, 170), tilted, 0.9)
+    reference = face_reference(pixels, face, weight=0.5)
+    assert reference.weight == 0.5 and reference.box == face.box
+    assert reference.points is not None and reference.points.dtype == torch.float32
+    assert reference.points.numpy() == pytest.approx(tilted, abs=1e-4)
+    assert torch.equal(reference.crop, crop_face(pixels, face.box, face.eyes))
+    assert not torch.equal(reference.crop, crop_face(pixels, face.box))
+    assert torch.equal(reference.aligned, align_face(pixels, tilted))
+
+
+def test_photos_of_several_sizes_are_one_person():
+    first = make(photo(0.1, 0.2), name="Eileen")
+    second = make(photo(0.3, size=(200, 90)), boxes=[5, 5, 30, 40], append_to=first.identity)
+    third = make(photo(0.4, size=(16, 16)), append_to=second.identity, as_four_photos=False)
+    sizes = [tuple(r.crop.shape[:2]) for r in third.identity.references]
+    assert sizes == [(40, 60), (40, 60), (40, 30), (16, 16)]
+    assert third.count == 1 and not third.identity.as_four_photos
+    assert len(first.identity.references) == 2  # as it was
+
+
+def test_photos_cannot_be_appended_to_a_group():
+    people = join_people([make(photo(0.1)).identity, make(photo(0.2)).identity])
+    with pytest.raises(FlashFaceError, match="append_to adds to one person.* group of 2"):
+        make(photo(0.3), append_to=people)
+
+
+def test_two_channels_are_no_picture():
+    with pytest.raises(FlashFaceError, match="2 channels; expected 1 .grey., 3 .RGB. or 4"):
+        make(torch.zeros(1, 20, 20, 2))
+
+
+@pytest.mark.parametrize("x", [0.4, 0.5, 1.5, 38.6])
+def test_the_smallest_box_gives_a_crop_wherever_it_lies(x):
+    (reference,) = make(photo(0.3), boxes=[x, x, 1, 1]).identity.references
+    assert 1 <= min(reference.crop.shape[:2]) <= max(reference.crop.shape[:2]) <= 2
+
+
+def test_a_crop_larger_than_memory_is_refused():
+    image = torch.zeros(1, 3000, 3000, 3)
+    with pytest.raises(FlashFaceError, match="would be 15000 x 15000 pixels; lower crop_margin"):
+        make(image, boxes=[0, 0, 3000, 3000], margin=2.0)
+
+
+def test_the_preview_of_a_large_photo_is_smaller_and_its_boxes_are_with_it():
+    made = make(torch.zeros(1, 1000, 2048, 3), boxes=[[[500, 400, 200, 300]]])
+    assert made.preview.shape == (1, 500, 1024, 3)
+    assert (made.preview[0, 300, 250] * 255).round().tolist() == [64, 200, 96]
+    assert not made.preview[0, 300, 240].any()
+
+
+def test_boxes_are_numbered_in_the_order_that_index_counts():
+    made = make(
+        torch.zeros(1, 300, 600, 3), boxes=[[box(20, 20, 200, 200), box(320, 20, 200, 200)]]
+    )
+    first, second = made.preview[0, 20:60, 20:60], made.preview[0, 20:60, 320:360]
+    dark = [(label < 0.1).all(-1) for label in (first, second)]  # digits are black, and the inside
+    assert not torch.equal(dark[0], dark[1])

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from flashface_core.faces.crop import crop_face, pad_to_square
+from flashface_core.faces.crop import pad_to_square
 
 from .look import Look, read_picture
 from .sources import Photo
@@ -27,7 +27,7 @@ def frame(photo: Photo, look: Look, size: int, face_size: int) -> Framed:
     cut = picture.resize(
         (size, size), Image.Resampling.BICUBIC, (left, top, left + side, top + side)
     )
-    face = pad_to_square(crop_face(torch.from_numpy(np.array(picture)), look.face), face_size)
+    face = pad_to_square(look.crop(torch.from_numpy(np.array(picture))), face_size)
     x1, y1, x2, y2 = look.box
     box = ((x1 - left) / side, (y1 - top) / side, (x2 - left) / side, (y2 - top) / side)
     return Framed(cut, face, box)

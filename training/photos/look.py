@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from flashface_core.faces.crop import Face, crop_face
-from flashface_core.faces.detect import Detector
+from flashface_core.faces.crop import crop_face
+from flashface_core.faces.face import Detector
 
 from .shards import Blob
 from .sources import Photo
@@ -43,10 +43,10 @@ class Look:
     face_hash: str = ""
     embedding: str = ""
 
-    @property
-    def face(self) -> Face:
+    def crop(self, pixels: torch.Tensor) -> torch.Tensor:
+        """The levelled face of the upright photograph, uint8 (H, W, 3) to (h, w, 3)."""
         (x1, y1, x2, y2), (left, right) = self.box, self.eyes
-        return Face((x1, y1, x2, y2), ((left[0], left[1]), (right[0], right[1])))
+        return crop_face(pixels, (x1, y1, x2, y2), ((left[0], left[1]), (right[0], right[1])))
 
 
 def look_at(photo: Photo, detector: Detector) -> Look:
@@ -62,12 +62,11 @@ def look_at(photo: Photo, detector: Detector) -> Look:
     found = detector.find(pixels)
     if len(found) != 1:
         return Look(name, size, faces=len(found))
-    (detection,) = found
-    face = detection.face
-    crop = crop_face(pixels, face)
+    (face,) = found
+    crop = crop_face(pixels, face.box, face.eyes)
     embedding = ""
     if detector.can_embed:
-        values = detector.embed(pixels, detection).astype("<f2")
+        values = detector.embed(pixels, face).astype("<f2")
         embedding = base64.b64encode(values.tobytes()).decode("ascii")
     return Look(
         name,
@@ -75,11 +74,11 @@ def look_at(photo: Photo, detector: Detector) -> Look:
         faces=1,
         width=picture.width,
         height=picture.height,
-        box=tuple(face.box),
+        box=face.box,
         eyes=face.eyes or (),
-        score=detection.score,
+        score=face.score,
         picture_hash=difference_hash(picture),
-        face_hash=difference_hash(Image.fromarray(crop.numpy())) if crop.numel() else "",
+        face_hash=difference_hash(Image.fromarray(crop.numpy())),
         embedding=embedding,
     )
 

@@ -24,7 +24,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from flashface_core.errors import FlashFaceError
-from flashface_core.faces.detect import DETECTORS, Detector, load_detector
+from flashface_core.faces.detect import DETECTORS, load_detector
+from flashface_core.faces.face import Detector
 
 from .dataset import INDEX, LATENTS
 from .frame import frame

@@ -120,3 +120,13 @@ def make_shard(path: Path, people: dict[str, dict[str, Image.Image]], cut: int =
                     tar.addfile(member, io.BytesIO(data))
     data = file.getvalue()
     path.write_bytes(data[: len(data) - cut])
+
+
+def group() -> Image.Image:
+    """Three faces: cameraman, astronaut, and a small astronaut who looks the other way. By size:
+    the middle one, left, right."""
+    picture = Image.new("RGB", (1100, 520), (90, 110, 130))
+    picture.paste(cameraman(), (0, 100))
+    picture.paste(astronaut(), (300, 0))
+    picture.paste(smaller(ImageOps.mirror(astronaut()), 0.55), (812, 150))
+    return picture

@@ -1,0 +1,88 @@
+"""FACE_DETECTOR: a face detector whose memory ComfyUI gives back as it does that of its models."""
+
+from pathlib import Path
+from typing import cast
+
+import comfy.model_management
+import comfy.model_patcher
+import numpy as np
+import torch
+from comfy.patcher_extension import CallbacksMP
+
+from ..faces.detect import load_detector, load_usable_detector
+from ..faces.face import Face
+from ..faces.insight import InsightFaceDetector
+from ..faces.mtcnn import MtcnnDetector
+
+
+class FaceDetectorModels(torch.nn.Module):
+    """Stands for the detector in ComfyUI's list of loaded models; has no weights of its own.
+
+    A session of onnxruntime is no module, so nothing can be moved: it is loaded or it is not.
+    """
+
+
+class ManagedDetector:
+    """Loads the models when they are needed; forgets them when ComfyUI unloads, and right after
+    use where memory is short."""
+
+    def __init__(self, detector: InsightFaceDetector | MtcnnDetector) -> None:
+        self._detector = detector
+        self._patcher = comfy.model_patcher.ModelPatcher(
+            FaceDetectorModels(),
+            load_device=comfy.model_management.get_torch_device(),
+            offload_device=torch.device("cpu"),
+        )
+
+        def detached(patcher, unpatch_all: bool) -> None:
+            if unpatch_all:  # otherwise core is about to load the same patcher again
+                detector.release()
+
+        self._patcher.add_callback(CallbacksMP.ON_DETACH, detached)
+        self._enter()
+
+    @property
+    def name(self) -> str:
+        return self._detector.name
+
+    @property
+    def can_embed(self) -> bool:
+        return self._detector.can_embed
+
+    def find(self, photo: torch.Tensor) -> list[Face]:
+        self._enter()
+        try:
+            return self._detector.find(photo)
+        finally:
+            self._leave()
+
+    def embed(self, photo: torch.Tensor, face: Face) -> np.ndarray:
+        self._enter()
+        try:
+            return self._detector.embed(photo, face)
+        finally:
+            self._leave()
+
+    def _enter(self) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        # Makes core's minimum of room free, which is more than the models need.
+        comfy.model_management.load_models_gpu([self._patcher])
+
+    def _leave(self) -> None:
+        needed = comfy.model_management.minimum_inference_memory()
+        devices = {self._patcher.load_device, torch.device("cpu")}
+        free = [cast(float, comfy.model_management.get_free_memory(one)) for one in devices]
+        if min(free) < needed:
+            self._detector.release()
+
+
+def make_detector(name: str, model_pack: Path | None) -> ManagedDetector:
+    """name: of DETECTORS; auto is InsightFace where it can be used, otherwise MTCNN.
+
+    The models are loaded once here, so that what is wrong with them is told at once.
+    Raises FlashFaceError saying what is missing.
+    """
+    gpu = comfy.model_management.get_torch_device().type != "cpu"
+    if name == "auto":
+        return ManagedDetector(load_usable_detector(model_pack, gpu, look_again=True))
+    return ManagedDetector(load_detector(name, model_pack, gpu, look_again=True))

@@ -1,0 +1,73 @@
+"""FlashFaceDetectorLoader: what finds the faces in photos."""
+
+from pathlib import Path
+
+import folder_paths
+from comfy_api.latest import io
+
+from ..flashface_core.comfy_adapter.detector import make_detector
+from ..flashface_core.errors import FlashFaceError
+from ..flashface_core.faces.detect import DETECTORS
+from ..flashface_core.faces.packs import NO_PACK, choose_pack, find_model_packs
+from .sockets import CATEGORY, FaceDetector
+
+FOLDER = "insightface"
+
+
+def pack_roots() -> list[Path]:
+    """models/insightface, and what extra_model_paths.yaml declares under this name."""
+    declared, _ = folder_paths.folder_names_and_paths.get(FOLDER, ([], set()))
+    roots = [Path(folder_paths.models_dir, FOLDER), *map(Path, declared)]
+    return list(dict.fromkeys(roots))
+
+
+class FlashFaceDetectorLoader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FlashFaceDetectorLoader",
+            display_name="FlashFace Detector Loader",
+            category=CATEGORY,
+            description="Loads a face detector: InsightFace with a model pack that you have put "
+            "there, or MTCNN. Nothing is downloaded.",
+            inputs=[
+                io.Combo.Input(
+                    "detector",
+                    options=DETECTORS,
+                    default="auto",
+                    tooltip="auto: InsightFace where it is installed with a model pack, otherwise "
+                    "MTCNN (facenet-pytorch).",
+                ),
+                io.Combo.Input(
+                    "model_pack",
+                    options=list(find_model_packs(pack_roots())) or [NO_PACK],
+                    tooltip="For InsightFace: a folder in models/insightface/models, such as "
+                    "buffalo_l or antelopev2, with the pack's .onnx files.",
+                ),
+            ],
+            outputs=[FaceDetector.Output(display_name="FACE_DETECTOR")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, detector, model_pack):
+        # Named here so that core's own "value not in list" gives way to a sentence that helps;
+        # auto and mtcnn work in a workflow from a machine with other packs.
+        if detector not in DETECTORS:
+            return f"There is no detector {detector!r}; use one of {', '.join(DETECTORS)}."
+        try:
+            choose(detector, model_pack)
+        except FlashFaceError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(cls, detector, model_pack) -> io.NodeOutput:
+        return io.NodeOutput(make_detector(detector, choose(detector, model_pack)))
+
+
+def choose(detector: str, model_pack: str) -> Path | None:
+    roots = pack_roots()
+    return choose_pack(detector, model_pack, find_model_packs(roots), roots)
+
+
+NODES = [FlashFaceDetectorLoader]
