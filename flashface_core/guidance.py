@@ -4,7 +4,7 @@ Pure functions of FLASHFACE.md section 5 (official ops/context_diffusion.py), wr
 predicted clean latents: every term is linear in eps, so eps and x - denoised differ by sigma only.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -24,6 +24,7 @@ class Guidance:
     guidance_rescale: 0..1, how far the result's spread is pulled to the text branch's.
     start_percent, end_percent: the part of sampling in which all this is on.
     coarse, medium, fine: multiply the strength at middle + deepest / middle / finest sites.
+    preset: which of PRESETS set the first three, "" for none; only told, never computed with.
     """
 
     feature_strength: float = 1.2
@@ -36,6 +37,7 @@ class Guidance:
     coarse: float = 1.0
     medium: float = 1.0
     fine: float = 1.0
+    preset: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if self.start_percent >= self.end_percent:

@@ -10,7 +10,9 @@ from . import (
     identity,
     loader,
     people,
+    plot,
     saved,
+    similarity,
     tiny,
 )
 
@@ -28,5 +30,7 @@ class FlashFaceExtension(ComfyExtension):
             *saved.NODES,
             *features.NODES,
             *guidance.NODES,
+            *plot.NODES,
             *apply.NODES,
+            *similarity.NODES,
         ]

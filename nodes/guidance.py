@@ -27,7 +27,8 @@ class FlashFaceGuidance(io.ComfyNode):
                     options=[CUSTOM, *PRESETS],
                     default=CUSTOM,
                     tooltip="Anything but custom overrides feature_strength, face_guidance and "
-                    "launch_timestep. For change age a text cfg of 8.5 is advised.",
+                    "launch_timestep, whatever they say here; FlashFace Guidance Plot shows the "
+                    "numbers in use. For change age a text cfg of 8.5 is advised.",
                 ),
                 number(
                     "feature_strength", 1.2, 3.0, 0.05, "Likeness: how much the photos are seen."
@@ -91,6 +92,7 @@ class FlashFaceGuidance(io.ComfyNode):
             coarse=coarse,
             medium=medium,
             fine=fine,
+            preset=preset if preset in PRESETS else "",
         )
         return io.NodeOutput(guidance)
 

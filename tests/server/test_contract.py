@@ -122,6 +122,16 @@ CONTRACT = {
         [],
         [("FACE_GUIDANCE", "FACE_GUIDANCE")],
     ),
+    "FlashFaceGuidancePlot": (
+        [("guidance", "FACE_GUIDANCE", ANY), ("steps", "INT", 30)],
+        [("sigmas", "SIGMAS", ANY)],
+        [("IMAGE", "IMAGE")],
+    ),
+    "FlashFaceSimilarity": (
+        [("image", "IMAGE", ANY), ("identity", "FACE_IDENTITY", ANY)],
+        [("detector", "FACE_DETECTOR", ANY)],
+        [("FLOAT", "score"), ("IMAGE", "best"), ("INT", "index"), ("STRING", "report")],
+    ),
     "FlashFaceApply": (
         [("model", "MODEL", ANY), ("features", "FACE_FEATURES", ANY)],
         [("guidance", "FACE_GUIDANCE", ANY)],

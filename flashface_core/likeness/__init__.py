@@ -1,0 +1,1 @@
+"""How alike the faces of pictures are to an identity."""

@@ -1,0 +1,44 @@
+"""FlashFaceSimilarity: likeness of pictures to an identity, and the best of them."""
+
+from comfy_api.latest import io
+
+from ..flashface_core.likeness.compare import compare
+from .sockets import CATEGORY, FaceDetector, FaceIdentity
+
+
+class FlashFaceSimilarity(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FlashFaceSimilarity",
+            display_name="FlashFace Similarity",
+            category=CATEGORY,
+            description="How alike the faces of a batch are to an identity, and the picture that "
+            "is most alike. Compares people with an InsightFace detector that has a recognition "
+            "model, otherwise looks (edges and colours).",
+            inputs=[
+                io.Image.Input("image", tooltip="The pictures to choose from."),
+                FaceIdentity.Input("identity", tooltip="One person."),
+                FaceDetector.Input(
+                    "detector",
+                    optional=True,
+                    tooltip="Finds the faces; without it the identity's place is compared, or the "
+                    "whole picture.",
+                ),
+            ],
+            outputs=[
+                io.Float.Output(display_name="score"),
+                io.Image.Output(display_name="best"),
+                io.Int.Output(display_name="index"),
+                io.String.Output(display_name="report"),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, image, identity, detector=None) -> io.NodeOutput:
+        likeness = compare(image, identity, detector)
+        best = likeness.best
+        return io.NodeOutput(likeness.scores[best], image[best : best + 1], best, likeness.report)
+
+
+NODES = [FlashFaceSimilarity]
