@@ -5,7 +5,7 @@ Depth, width and attention sites follow from the keys; nothing of SD1.5's shape 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -227,27 +227,34 @@ def _published_key(key: str, prefix: str) -> str:
 
 
 def site_levels(checkpoint: Checkpoint) -> dict[Site, str]:
-    """Coarse (middle and deepest decoder sites), medium or fine (finest) for every site, in the
-    order in which a forward pass meets them."""
+    """The level of every site, in the order in which a forward pass meets them."""
+    return levels_of(site_depths(checkpoint.reference_attention, checkpoint.target))
+
+
+def site_depths(sites: Iterable[Site], keys: Iterable[str]) -> dict[Site, int]:
+    """How often the picture has been halved at each site of a core UNet with these keys."""
     upsampling = [
         int(match[1])
-        for key in checkpoint.target
+        for key in keys
         if (match := re.fullmatch(r"output_blocks\.(\d+)\.\d+\.conv\.weight", key))
     ]
-    sites = sorted(checkpoint.reference_attention)  # "middle" sorts before "output"
-    depth = {
-        site: sum(block >= site[1] for block in upsampling) if site[0] == "output" else None
-        for site in sites
-    }
-    depths = [value for value in depth.values() if value is not None]
-    finest, deepest = min(depths, default=0), max(depths, default=0)
     return {
-        site: FINE
-        if depth[site] == finest and finest != deepest
-        else COARSE
-        if depth[site] in (None, deepest)
+        site: sum(site[0] == "middle" or block >= site[1] for block in upsampling)
+        for site in sorted(sites)  # "middle" sorts before "output"
+    }
+
+
+def levels_of(depths: Mapping[Site, int]) -> dict[Site, str]:
+    """Coarse (middle and deepest decoder sites), medium or fine (finest)."""
+    decoder = [depth for site, depth in depths.items() if site[0] == "output"]
+    finest, deepest = min(decoder, default=0), max(decoder, default=0)
+    return {
+        site: COARSE
+        if site[0] == "middle" or depth == deepest
+        else FINE
+        if depth == finest
         else MEDIUM
-        for site in sites
+        for site, depth in depths.items()
     }
 
 

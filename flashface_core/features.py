@@ -49,12 +49,14 @@ class FaceFeatures:
 
     net: the REFERENCE_NET that computes (and keeps) the keys and values.
     context: negative prompt embedding (1, 77 k, width) on the CPU; context_content: its hash.
+    pooled: the negative prompt's pooled embedding (1, D), for networks that want one (SDXL).
     """
 
     net: Any
     people: tuple[Person, ...]
     context: torch.Tensor
     context_content: str
+    pooled: torch.Tensor | None = None
 
     @property
     def has_effect(self) -> bool:

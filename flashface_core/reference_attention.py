@@ -25,13 +25,15 @@ class ReferenceKeys(NamedTuple):
 
     keys, values: (1, L, C) for all rows or (R, L, C), already projected.
     weight: > 0; its logarithm is added to the logits.
-    covered: bool (B, Lq), the picture tokens that may attend to them; None: all.
+    covered: bool (R, Lq), the picture tokens that may attend to them; None: all.
+    tokens: indexes of those that any row covers; only they are computed. None: all.
     """
 
     keys: torch.Tensor
     values: torch.Tensor
     weight: float
     covered: torch.Tensor | None = None
+    tokens: torch.Tensor | None = None
 
 
 class ReferenceAttention(nn.Module):
@@ -79,10 +81,10 @@ class ReferenceAttention(nn.Module):
         q, k, v = (_split_heads(t, self.heads) for t in (q, k, v))
         own, own_lse = attend(q, k, v)
         if rows is None or len(rows) == len(y):
-            own = own + self._pull(q, own, own_lse, references, strength)
+            own = own + _pull(q, own, own_lse, references, strength)
         else:
             index = torch.tensor(rows, device=y.device)
-            pull = self._pull(q[index], own[index], own_lse[index], references, strength)
+            pull = _pull(q[index], own[index], own_lse[index], references, strength)
             own = own.index_add(0, index, pull)
         return self.o(_join_heads(own))
 
@@ -98,24 +100,67 @@ class ReferenceAttention(nn.Module):
         values = [reference.values.to(q).expand(len(q), -1, -1) for reference in references]
         return _attention(q, torch.cat([k, *keys], 1), torch.cat([v, *values], 1), self.heads)
 
-    def _pull(self, q, own, own_lse, references, strength) -> torch.Tensor:
-        """s * (attention over [own; references] - attention over own), (B, H, L, D)."""
-        outs, lses = [], [own_lse]
-        for keys, values, weight, covered in references:
-            k, v = (
-                _split_heads(t.to(q), self.heads).expand(len(q), -1, -1, -1) for t in (keys, values)
-            )
-            out, lse = attend(q, k, v)
-            lse = lse + math.log(weight)
-            if covered is not None:
-                lse = lse.masked_fill(~covered[:, None], -torch.inf)
-            outs.append(out)
-            lses.append(lse)
-        total = torch.stack(lses).logsumexp(0)
-        pull = torch.zeros_like(own, dtype=total.dtype)
-        for out, lse in zip(outs, lses[1:], strict=True):
-            pull = pull + (lse - total).exp()[..., None] * (out - own)
-        return (pull * strength[:, None].to(pull)).to(own)
+
+class SelfAttention(NamedTuple):
+    """The parts of a network's own self-attention: q, k, v without bias, o with or without."""
+
+    q: Callable[[torch.Tensor], torch.Tensor]
+    k: Callable[[torch.Tensor], torch.Tensor]
+    v: Callable[[torch.Tensor], torch.Tensor]
+    o: Callable[[torch.Tensor], torch.Tensor]
+    heads: int
+
+
+def add_extra_keys(
+    attention: SelfAttention,
+    y: torch.Tensor,
+    references: Sequence[ReferenceKeys],
+    strength: torch.Tensor,
+) -> torch.Tensor:
+    """s (SA(y, [y; references]) - SA(y, y)): what references as extra keys change, (R, L, C).
+
+    y: norm1 output (R, L, C) of the rows that see the references. strength: s of every picture
+    token, (R, L, 1) or (R, 1, 1). Added to x + SA(y, y), it makes FlashFace's rule with the
+    network's own attention in RA's place ("reference only").
+    """
+    q, k, v = (
+        _split_heads(part(y), attention.heads) for part in (attention.q, attention.k, attention.v)
+    )
+    own, own_lse = attend(q, k, v)
+    pull = _join_heads(_pull(q, own, own_lse, references, strength))
+    # The bias of o is in SA(y, y) already.
+    return attention.o(pull) - attention.o(torch.zeros_like(pull[:1, :1]))
+
+
+def _pull(q, own, own_lse, references, strength) -> torch.Tensor:
+    """s * (attention over [own; references] - attention over own), (B, H, L, D)."""
+    parts, lses = [], [own_lse]
+    for keys, values, weight, covered, tokens in references:
+        if tokens is not None and not len(tokens):
+            continue
+        k, v = (
+            _split_heads(t.to(q), q.shape[1]).expand(len(q), -1, -1, -1) for t in (keys, values)
+        )
+        out, lse = attend(_at_tokens(q, tokens), k, v)
+        lse = lse + math.log(weight)
+        if covered is not None:
+            lse = lse.masked_fill(~_at_tokens(covered[:, None], tokens), -torch.inf)
+        parts.append((out, lse, tokens))
+        if tokens is not None:
+            lse = torch.full_like(own_lse, -torch.inf, dtype=lse.dtype).index_copy(2, tokens, lse)
+        lses.append(lse)
+    total = torch.stack(lses).logsumexp(0)
+    pull = torch.zeros_like(own, dtype=total.dtype)
+    for out, lse, tokens in parts:
+        share = (lse - _at_tokens(total, tokens)).exp()[..., None]
+        difference = share * (out - _at_tokens(own, tokens))
+        pull = pull + difference if tokens is None else pull.index_add(2, tokens, difference)
+    return (pull * strength[:, None].to(pull)).to(own)
+
+
+def _at_tokens(tensor: torch.Tensor, tokens: torch.Tensor | None) -> torch.Tensor:
+    """Of (B, H, L, ...)."""
+    return tensor if tokens is None else tensor.index_select(2, tokens)
 
 
 def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,6 +1,6 @@
 """The Face ReferenceNet: clean reference latents and a timestep to feature maps (section 2)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -68,12 +68,15 @@ def feature_maps(
     timestep: float | torch.Tensor,
     context: torch.Tensor,
     sites: Iterable[Site],
+    y: torch.Tensor | None = None,
+    patches: Mapping[str, Iterable[Callable]] | None = None,
 ) -> dict[Site, torch.Tensor]:
     """The norm1 output, before self-attention, of every site's transformer block.
 
     latent: clean reference latents (N, 4, h, w), scaled by the latent format, never noised.
     timestep: the target's current model timestep (0..999), one for all or (N,). context: the
-    negative prompt's embedding, (1, 77 k, width) or one per latent. Returns (N, L, C) per site
+    negative prompt's embedding, (1, 77 k, width) or one per latent. y: (N, D) for networks that
+    have such an input (SDXL). patches: ComfyUI's, of this pass. Returns (N, L, C) per site
     (official reference_unet.py).
     """
     missing, captured = set(sites), {}
@@ -88,13 +91,16 @@ def feature_maps(
         return n, context, value
 
     count = len(latent)
+    patches = {name: list(listed) for name, listed in (patches or {}).items()}
+    patches["attn1_patch"] = [*patches.get("attn1_patch", []), capture]
     timesteps = torch.as_tensor(timestep, dtype=torch.float32, device=latent.device).expand(count)
     try:
         unet(
             latent,
             timesteps,
             context=context.expand(count, -1, -1),
-            transformer_options={"patches": {"attn1_patch": [capture]}},
+            y=y,
+            transformer_options={"patches": patches},
         )
     except _AllCaptured:
         return captured

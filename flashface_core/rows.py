@@ -72,7 +72,7 @@ class RowReferences:
         active = torch.tensor([strengths[i] for i in self._active], device=device)
         self._strength = active[:, None, None]  # (R, 1, 1)
         self._regions = None if regions is None else regions[self._active]
-        self._covered: dict[tuple[int, int], torch.Tensor] = {}
+        self._covered: dict[tuple[int, int], tuple[torch.Tensor, list[torch.Tensor]]] = {}
 
     def at(
         self, site: Site, size: tuple[int, int]
@@ -89,9 +89,11 @@ class RowReferences:
             total = sum(person.weight for person in people)
             mean = sum(person.weight * person.strength for person in people) / total
             return keys, strength * mean, self._active
-        covered = self._covered_at(size)  # (R, P, L)
+        covered, tokens = self._covered_at(size)  # (R, P, L), and indexes per person
         keys = [
-            ReferenceKeys(k, v, weight, covered[:, index] if people[index].inside_region else None)
+            ReferenceKeys(k, v, weight, covered[:, index], tokens[index])
+            if people[index].inside_region
+            else ReferenceKeys(k, v, weight)
             for index, k, v, weight in groups
         ]
         weights = (
@@ -101,9 +103,11 @@ class RowReferences:
         mean = (weights * strengths).sum(1) / weights.sum(1).clamp(min=1e-12)  # (R, L)
         return keys, strength * mean[..., None], self._active
 
-    def _covered_at(self, size: tuple[int, int]) -> torch.Tensor:
+    def _covered_at(self, size: tuple[int, int]) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Nearest sampling keeps disjoint regions disjoint at every site."""
         if size not in self._covered and self._regions is not None:
             resized = interpolate(self._regions.float(), size, mode="nearest-exact")
-            self._covered[size] = resized.flatten(2) > 0.5
+            covered = resized.flatten(2) > 0.5
+            tokens = [person.any(0).nonzero()[:, 0] for person in covered.unbind(1)]
+            self._covered[size] = covered, tokens
         return self._covered[size]

@@ -6,6 +6,7 @@ from . import (
     apply,
     detector,
     features,
+    from_model,
     guidance,
     identity,
     loader,
@@ -24,6 +25,7 @@ class FlashFaceExtension(ComfyExtension):
         return [
             *loader.NODES,
             *tiny.NODES,
+            *from_model.NODES,
             *detector.NODES,
             *identity.NODES,
             *people.NODES,

@@ -7,7 +7,9 @@ from comfy.patcher_extension import WrappersMP
 from ..errors import FlashFaceError
 from ..features import FaceFeatures
 from ..guidance import Guidance
-from .attach import KEY, attach_reference_net, check_fit, make_position_patch
+from .attach import KEY, ROWS, attach_reference_net, check_fit, make_position_patch
+from .from_model import ROWS as EXTRA_ROWS
+from .from_model import LiveReferenceNet, attach_extra_keys, check_shape
 from .sampling import add_reference_branch, make_predict_noise, make_row_data, report_unreached
 
 
@@ -17,21 +19,25 @@ def apply_features(model, features: FaceFeatures, guidance: Guidance):
     Raises FlashFaceError when features and MODEL do not fit, or MODEL carries features already.
     """
     net = features.net
+    is_live = isinstance(net, LiveReferenceNet)
     attachment = model.get_attachment(KEY)
     if attachment is not None and attachment.features is not None:
         raise FlashFaceError(
             "MODEL already carries face features from another FlashFaceApply; for several people "
             "join their identities with FlashFaceIdentityGroup and apply once."
         )
-    check_fit(model, net)
-    if attachment is not None and attachment.net.fingerprint != net.fingerprint:
+    check = check_shape if is_live else check_fit
+    check(model, net)
+    carried = attachment.net if attachment is not None and not is_live else None
+    if carried is not None and carried.fingerprint != net.fingerprint:
         raise FlashFaceError(
-            f"MODEL carries the reference attention of {attachment.net.name}, the features were "
+            f"MODEL carries the reference attention of {carried.name}, the features were "
             f"made with {net.name}; use both outputs of one FlashFaceLoader."
         )
     if guidance.is_off:
         return model.clone()
-    model = attach_reference_net(model, net, features)
+    attach = attach_extra_keys if is_live else attach_reference_net
+    model = attach(model, net, features)
     if not features.has_effect:
         return model
     sampling = model.get_model_object("model_sampling")
@@ -40,15 +46,16 @@ def apply_features(model, features: FaceFeatures, guidance: Guidance):
         sampling.percent_to_sigma(guidance.end_percent),
     )
     patches = model.model_options["transformer_options"]["patches"]
-    position_patch = make_position_patch(net.network)
-    patches["input_block_patch"] = [position_patch, *patches.get("input_block_patch", [])]
+    if not is_live:  # no other network has a position channel
+        position_patch = make_position_patch(net.network)
+        patches["input_block_patch"] = [position_patch, *patches.get("input_block_patch", [])]
     levels = {site: guidance.level_strength(level) for site, level in net.levels.items()}
     for kind, wrapper in (
         (WrappersMP.OUTER_SAMPLE, report_unreached),
         (WrappersMP.PREPARE_SAMPLING, make_memory_estimate(features)),
         (WrappersMP.PREDICT_NOISE, make_predict_noise(features, guidance, window)),
         (WrappersMP.CALC_COND_BATCH, add_reference_branch),
-        (WrappersMP.DIFFUSION_MODEL, make_row_data(levels)),
+        (WrappersMP.DIFFUSION_MODEL, make_row_data(levels, EXTRA_ROWS if is_live else ROWS)),
     ):
         model.add_wrapper_with_key(kind, KEY, wrapper)
     return model
@@ -59,8 +66,7 @@ def make_memory_estimate(features: FaceFeatures):
         """PREPARE_SAMPLING: room for the third branch and for keys and values."""
         references = sum(len(person.references) for person in features.people)
         size = max(r.latent[0, 0].numel() for p in features.people for r in p.references)
-        widths = [a.q.in_features for a in features.net.network.attention.values()]
-        kv_bytes = 2 * references * size * sum(widths) * features.net.compute_dtype.itemsize
+        kv_bytes = references * features.net.keys_values_bytes(size)
         one_row = max(1, model.model.memory_required([1, *noise_shape[1:]]))
         # core counts two rows per sample
         rows = math.ceil(noise_shape[0] * 1.5 + kv_bytes / one_row / 2)

@@ -1,5 +1,6 @@
 """The patches that make a MODEL carry reference attention, and the check that they fit it."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,14 +17,20 @@ from .reference import ReferenceNet
 KEY = "flashface"
 ROWS = "flashface_rows"
 Y = "flashface_y"
+UNET = "flashface_unet"  # the module that runs
+ATTENTION = "transformer_blocks"  # of a SpatialTransformer
 
 
 @dataclass(frozen=True, eq=False)
 class Attachment:
-    """Marks the one set of attention patches of a MODEL; shared by its clones, never changed."""
+    """Marks the one set of attention patches of a MODEL; shared by its clones, never changed.
 
-    net: ReferenceNet
-    patches: tuple
+    net: whose reference attention it has; None: of nobody. patches: those of that attention, by
+    their lists. features: what FlashFaceApply has put on it.
+    """
+
+    net: ReferenceNet | None
+    patches: Mapping[str, Callable]
     features: FaceFeatures | None = None
 
 
@@ -31,24 +38,28 @@ def attach_reference_net(model, net: ReferenceNet, features: FaceFeatures | None
     """A clone of MODEL with the reference attention of `net` (in place of another set of it)."""
     model = model.clone()
     previous: Attachment | None = model.get_attachment(KEY)
-    keep_y, add_reference_attention = make_attention_patches(net.network)
-    options = model.model_options["transformer_options"]
-    patches = options["patches"] = dict(options.get("patches", {}))
-    # First in their lists: y must be seen before HyperTile or ToMe cut it into pieces, and RA
-    # belongs to the residual sum that other middle patches build on.
-    for name, patch in (("attn1_patch", keep_y), ("middle_patch", add_reference_attention)):
-        others = patches.get(name, [])
-        if previous is not None:
-            others = [other for other in others if other not in previous.patches]
-        patches[name] = [patch, *others]
+    patches = make_attention_patches(net.network)
+    put_first(model, patches, {} if previous is None else previous.patches)
     model.set_additional_models(KEY, [net.patcher])
-    attachment = Attachment(net, (keep_y, add_reference_attention), features)
-    model.set_attachments(KEY, attachment)
+    model.set_attachments(KEY, Attachment(net, patches, features))
     return model
 
 
-def make_attention_patches(network: ReferenceNetwork):
-    """(attn1_patch, middle_patch) that add RA to the blocks that have it."""
+def put_first(model, patches: Mapping[str, Callable], replaced: Mapping[str, Callable]) -> None:
+    """Each patch at the head of its list, and those that it replaces out of it.
+
+    y must be seen before HyperTile or ToMe cut it into pieces, and what is added to attention
+    belongs to the residual sum that other middle patches build on.
+    """
+    options = model.model_options["transformer_options"]
+    lists = options["patches"] = dict(options.get("patches", {}))
+    for name, patch in patches.items():
+        others = [other for other in lists.get(name, []) if other is not replaced.get(name)]
+        lists[name] = [patch, *others]
+
+
+def make_attention_patches(network: ReferenceNetwork) -> dict[str, Callable]:
+    """The patches that add RA to the blocks that have it, by the lists they belong to."""
 
     def keep_y(n, context, value, extra_options):
         extra_options[Y] = n  # a dictionary of this one block call
@@ -68,7 +79,7 @@ def make_attention_patches(network: ReferenceNetwork):
         references, strength, active = rows.at(site, size)
         return x + attention(y, references, strength, active, core_attention)
 
-    return keep_y, add_reference_attention
+    return {"attn1_patch": keep_y, "middle_patch": add_reference_attention}
 
 
 def make_position_patch(network: ReferenceNetwork):
@@ -87,8 +98,8 @@ def check_fit(model, net: ReferenceNet) -> None:
     """Raises FlashFaceError when the reference attention does not fit MODEL's UNet."""
     unet = model.model.diffusion_model
     kind = type(model.model).__name__
-    blocks = _transformer_blocks(unet)
-    context = {b.attn2.to_k.in_features for b in blocks.values() if b.attn2 is not None}
+    blocks = transformer_blocks(unet)
+    context = context_widths(blocks)
     if context != {net.context_width}:
         found = f"context width {', '.join(map(str, sorted(context)))}" if context else "no UNet"
         raise FlashFaceError(
@@ -108,15 +119,27 @@ def check_fit(model, net: ReferenceNet) -> None:
             )
 
 
-def _transformer_blocks(unet: Any) -> dict[Site, Any]:
+def transformer_block(unet: Any, site: Site) -> Any:
+    """One of `transformer_blocks`."""
+    name, index, depth = site
+    layers = unet.middle_block if name == "middle" else unet.output_blocks[index]
+    (blocks,) = (layer.transformer_blocks for layer in layers if hasattr(layer, ATTENTION))
+    return blocks[depth]
+
+
+def context_widths(blocks: Mapping[Site, Any]) -> set[int]:
+    return {block.attn2.to_k.in_features for block in blocks.values() if block.attn2 is not None}
+
+
+def transformer_blocks(unet: Any) -> dict[Site, Any]:
     """The transformer blocks of the middle and the decoder of a core UNet; {} for others."""
-    if getattr(unet, "middle_block", None) is None or not hasattr(unet, "output_blocks"):
+    if not hasattr(unet, "middle_block") or not hasattr(unet, "output_blocks"):
         return {}
-    parts = [("middle", 0, unet.middle_block)]
+    parts = [("middle", 0, unet.middle_block or ())]  # some small SDXL have no middle
     parts += [("output", i, block) for i, block in enumerate(unet.output_blocks)]
     return {
         (name, index, depth): block
         for name, index, layers in parts
         for layer in layers
-        for depth, block in enumerate(getattr(layer, "transformer_blocks", ()))
+        for depth, block in enumerate(getattr(layer, ATTENTION, ()))
     }

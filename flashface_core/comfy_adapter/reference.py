@@ -1,4 +1,4 @@
-"""REFERENCE_NET: the ReferenceNet under ComfyUI's memory management, and what it remembers."""
+"""REFERENCE_NET: photos to latents, and the ReferenceNet under ComfyUI's memory management."""
 
 import hashlib
 from collections.abc import Mapping
@@ -24,66 +24,48 @@ CLIP_TOKENS = 77
 LATENT_CHANNELS = 4
 
 
-class ReferenceNet:
-    """Owns RA, the position channel and the ReferenceNet as one ModelPatcher.
+class PhotoEncoder:
+    """What every REFERENCE_NET does with photos and a negative prompt.
 
     levels: coarse, medium or fine for every attention site, in forward order.
-    compute_dtype: of the feature maps. fingerprint: equal for equal checkpoints.
+    compute_dtype: of the feature maps. family: SD1.5 or SDXL, for messages.
+    reference_size: pixels of the square that a crop is padded to.
     """
 
     def __init__(
         self,
         name: str,
-        patcher,
         levels: Mapping[Site, str],
         compute_dtype: torch.dtype,
         context_width: int,
         reference_size: int,
-        picture_size: int,
-        fingerprint: str,
+        family: str = "SD1.5",
+        latent_format: comfy.latent_formats.LatentFormat | None = None,
     ) -> None:
         self.name = name
-        self.patcher = patcher
         self.levels = dict(levels)
         self.compute_dtype = compute_dtype
         self.context_width = context_width
         self.reference_size = reference_size
-        self.picture_size = picture_size
-        self.fingerprint = fingerprint
-        self.cache = FeatureCache(CACHE_BYTES)
+        self.family = family
+        self.latent_format = latent_format or comfy.latent_formats.SD15()
         self._latents: WeakKeyDictionary = WeakKeyDictionary()  # VAE module -> crop -> latent
 
-    @property
-    def network(self) -> ReferenceNetwork:
-        return self.patcher.model
-
     def step_references(
-        self, features: FaceFeatures, timestep: float, device: torch.device
+        self, features: FaceFeatures, timestep: float, device: torch.device, model=None
     ) -> StepReferences:
-        """Keys and values of everybody at one model timestep; the network must be loaded."""
-        people = [person for person in features.people if person.references]
-        entries = [
-            [self._keys_values(reference, features, timestep) for reference in person.references]
-            for person in people
-        ]
-        return gather_references(people, entries, device)
+        """Keys and values of everybody at one model timestep.
 
-    def _keys_values(
-        self, reference: ReferenceLatent, features: FaceFeatures, timestep: float
-    ) -> KeysValues:
-        device, dtype = self.patcher.load_device, self.compute_dtype
-        storage = self.patcher.offload_device
+        model: the sampled BaseModel, for networks that are part of it.
+        """
+        raise NotImplementedError
 
-        def compute() -> KeysValues:
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            # One reference at a time: the numbers do not depend on what was in the cache.
-            pairs = self.network.keys_values(
-                reference.latent.to(device, dtype), timestep, features.context.to(device, dtype)
-            )
-            return {site: (k.to(storage), v.to(storage)) for site, (k, v) in pairs.items()}
+    def keys_values_bytes(self, tokens: int) -> int:
+        """What the keys and values of one reference take whose latent has `tokens` pixels."""
+        raise NotImplementedError
 
-        key = (reference.content, features.context_content, timestep, dtype, str(device))
-        return self.cache.get(key, compute)
+    def _precompute(self, features: FaceFeatures, sigmas: torch.Tensor) -> None:
+        raise NotImplementedError
 
     def encode(
         self,
@@ -101,7 +83,7 @@ class ReferenceNet:
         if getattr(vae, "latent_channels", LATENT_CHANNELS) != LATENT_CHANNELS:
             raise FlashFaceError(
                 f"The VAE has {vae.latent_channels} latent channels, the ReferenceNet needs "
-                f"{LATENT_CHANNELS}; connect an SD1.5 VAE."
+                f"{LATENT_CHANNELS}; connect an {self.family} VAE."
             )
         people = [self._person(person, vae) for person in people_of(identity)]
         # In an order of their own, so that the order in which they were given changes no bit.
@@ -136,9 +118,10 @@ class ReferenceNet:
         context = negative[0][0]
         count, tokens, width = context.shape
         if width != self.context_width:
+            other = "SDXL" if self.family == "SD1.5" else "SD1.5"
             raise FlashFaceError(
                 f"The negative prompt is {width} wide, the ReferenceNet of {self.name} needs "
-                f"{self.context_width}; encode it with an SD1.5 CLIP (not SDXL's)."
+                f"{self.context_width}; encode it with an {self.family} CLIP (not {other}'s)."
             )
         if count != 1 or tokens == 0 or tokens % CLIP_TOKENS:
             raise FlashFaceError(
@@ -152,10 +135,61 @@ class ReferenceNet:
         if reference.content not in latents:
             square = pad_to_square(reference.crop, self.reference_size)
             encoded = vae.encode(square[None].float() / 255)  # posterior mean
-            latent = comfy.latent_formats.SD15().process_in(encoded).float().cpu()
+            latent = self.latent_format.process_in(encoded).float().cpu()
             latents[reference.content] = (latent, content_hash(latent))
         latent, content = latents[reference.content]
         return ReferenceLatent(latent, content, weight)
+
+
+class ReferenceNet(PhotoEncoder):
+    """Owns RA, the position channel and the ReferenceNet as one ModelPatcher.
+
+    picture_size: pixels it was trained on. fingerprint: equal for equal checkpoints.
+    """
+
+    def __init__(self, *args, patcher, picture_size: int, fingerprint: str, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.patcher = patcher
+        self.picture_size = picture_size
+        self.fingerprint = fingerprint
+        self.cache = FeatureCache(CACHE_BYTES)
+
+    @property
+    def network(self) -> ReferenceNetwork:
+        return self.patcher.model
+
+    def step_references(
+        self, features: FaceFeatures, timestep: float, device: torch.device, model=None
+    ) -> StepReferences:
+        """Keys and values of everybody at one model timestep; the network must be loaded."""
+        people = [person for person in features.people if person.references]
+        entries = [
+            [self._keys_values(reference, features, timestep) for reference in person.references]
+            for person in people
+        ]
+        return gather_references(people, entries, device)
+
+    def _keys_values(
+        self, reference: ReferenceLatent, features: FaceFeatures, timestep: float
+    ) -> KeysValues:
+        device, dtype = self.patcher.load_device, self.compute_dtype
+        storage = self.patcher.offload_device
+
+        def compute() -> KeysValues:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            # One reference at a time: the numbers do not depend on what was in the cache.
+            pairs = self.network.keys_values(
+                reference.latent.to(device, dtype), timestep, features.context.to(device, dtype)
+            )
+            return {site: (k.to(storage), v.to(storage)) for site, (k, v) in pairs.items()}
+
+        key = (reference.content, features.context_content, timestep, dtype, str(device))
+        return self.cache.get(key, compute)
+
+    def keys_values_bytes(self, tokens: int) -> int:
+        """At least that: every site is taken to be as large as the latent."""
+        widths = [self.network.attention_at(site).q.in_features for site in self.levels]
+        return 2 * tokens * sum(widths) * self.compute_dtype.itemsize
 
     def _precompute(self, features: FaceFeatures, sigmas: torch.Tensor) -> None:
         sampling = comfy.model_sampling.ModelSamplingDiscrete()

@@ -6,6 +6,7 @@ The guider keeps its own view (y); the face is added after it has spoken.
 import logging
 import math
 import uuid
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import comfy.conds
@@ -13,10 +14,12 @@ import comfy.samplers
 import comfy.utils
 import torch
 
+from ..checkpoint import Site
 from ..features import FaceFeatures
 from ..guidance import Guidance, StepPlan, add_face_guidance, plan_step, rescale_guidance
 from ..rows import RowReferences, StepReferences
-from .attach import ROWS
+from .attach import ROWS, UNET
+from .reference import PhotoEncoder
 
 log = logging.getLogger("flashface")
 
@@ -26,6 +29,7 @@ ROLE = "flashface_role"
 STRENGTH = "flashface_strength"
 POSITION = "flashface_position"
 REGION = "flashface_region"
+BRANCH = "flashface_branch"
 
 
 class RowValues(comfy.conds.CONDRegular):
@@ -61,9 +65,21 @@ class Step:
 
 @dataclass(eq=False)
 class Run:
-    """One sampling run; tells whether the steps came by."""
+    """One sampling run; tells whether the steps came by, and keeps what the last one looked at.
+
+    Samplers of higher order ask for most noise levels twice in a row.
+    """
 
     reached: bool = False
+    timestep: float | None = None
+    references: StepReferences | None = None
+
+    def references_at(self, timestep: float, compute: Callable[[], StepReferences]):
+        if self.timestep != timestep:
+            self.timestep = self.references = None
+            self.references = compute()
+            self.timestep = timestep
+        return self.references
 
 
 def report_unreached(executor, *args, **kwargs):
@@ -83,8 +99,8 @@ def make_predict_noise(features: FaceFeatures, guidance: Guidance, window: tuple
     def predict_noise(executor, x, timestep, model_options, *args, **kwargs):
         guider = executor.class_obj
         options = dict(model_options.get("transformer_options", {}))
-        if RUN in options:
-            options[RUN].reached = True
+        run: Run = options.get(RUN) or Run()
+        run.reached = True
         sampling = guider.inner_model.model_sampling
         sigma = timestep.flatten()[:1]
         t = float(sampling.timestep(sigma))
@@ -95,9 +111,12 @@ def make_predict_noise(features: FaceFeatures, guidance: Guidance, window: tuple
                 # Where context windows and others look up by value which step this is.
                 options["sample_sigmas"] = torch.where(sigmas == sigma, timestep[:1], sigmas)
         plan = plan_step(guidance, t, is_inside)
-        references = (
-            features.net.step_references(features, t, x.device) if plan.needs_features else None
-        )
+        references = None
+        if plan.needs_features:
+            net: PhotoEncoder = features.net
+            references = run.references_at(
+                t, lambda: net.step_references(features, t, x.device, guider.inner_model)
+            )
         position, regions = place_tensors(features, x)
         is_whole = model_options.get("context_handler") is None
         step = Step(plan, references, position, regions, is_noting=is_whole)
@@ -127,7 +146,11 @@ def make_predict_noise(features: FaceFeatures, guidance: Guidance, window: tuple
                 step.is_noting = False
                 batch = [guider.conds["positive"], step.reference_conds]
                 results = comfy.samplers.calc_cond_batch(
-                    guider.inner_model, [c for c in batch if c], x, timestep, model_options
+                    guider.inner_model,
+                    [c for c in batch if c],
+                    x,
+                    timestep,
+                    with_branch(model_options, 1, 0),
                 )
                 step.y, step.y_ref = (*results, None)[:2]
         finally:
@@ -208,11 +231,22 @@ def add_reference_branch(executor, model, conds, x_in, timestep, model_options, 
         return executor(model, conds, x_in, timestep, model_options, *args, **kwargs)
     step.is_noting = False
     extra = [] if step.reference_conds is None else [step.reference_conds]
+    model_options = with_branch(model_options, len(conds), index)
     results = executor(model, [*conds, *extra], x_in, timestep, model_options, *args, **kwargs)
     step.y = results[index].clone()
     if extra:
         step.y_ref = results[-1]
     return results[: len(conds)]
+
+
+def with_branch(model_options: dict, reference: int, positive: int) -> dict:
+    """Options of a call in which cond list `reference` is the positive prompt once more.
+
+    IPAdapter packs and others look up their own tokens by the number of the cond list, and know
+    none beyond those of the guider.
+    """
+    options = {**model_options["transformer_options"], BRANCH: {reference: positive}}
+    return {**model_options, "transformer_options": options}
 
 
 def _for_whole_picture(mask: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor | None:
@@ -228,7 +262,7 @@ def _in_window(mask: torch.Tensor | None, x: torch.Tensor, window) -> torch.Tens
     return window.get_tensor(mask)
 
 
-def make_row_data(levels):
+def make_row_data(levels: Mapping[Site, float], key: str = ROWS):
     # Newer cores may hand on more: everything that is not ours goes through.
     def row_data(executor, x, timesteps, context, y, control, transformer_options, *args, **kwargs):
         """DIFFUSION_MODEL: what core brought along per row, to where the patches find it."""
@@ -244,7 +278,14 @@ def make_row_data(levels):
             window = transformer_options.get("context_window")
             position, regions = (_in_window(mask, x, window) for mask in (position, regions))
             rows = RowReferences(strengths, position, regions, step.references, levels, x.device)
-            transformer_options = {**transformer_options, ROWS: rows}
+            as_seen = transformer_options.get(BRANCH, {})
+            branches = [as_seen.get(i, i) for i in transformer_options["cond_or_uncond"]]
+            transformer_options = {
+                **transformer_options,
+                key: rows,
+                UNET: executor.class_obj,
+                "cond_or_uncond": branches,
+            }
         return executor(x, timesteps, context, y, control, transformer_options, *args, **kwargs)
 
     return row_data

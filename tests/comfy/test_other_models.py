@@ -1,15 +1,28 @@
 """Merged and community MODELs, and graphs that do not fit together."""
 
+import json
 from dataclasses import replace
 
+import comfy.model_management
 import pytest
 import torch
-from comfy_extras.nodes_model_merging import ModelMergeSimple, ModelSubtract
+from comfy_extras.nodes_model_merging import NODE_CLASS_MAPPINGS as MERGE_NODES
+from comfy_extras.nodes_model_merging import ModelAdd, ModelMergeSimple, ModelSubtract
+from flashface_pack.flashface_core.comfy_adapter.tiny import load_tiny_clip
 from flashface_pack.flashface_core.errors import FlashFaceError
 from flashface_pack.nodes.apply import FlashFaceApply
+from flashface_pack.nodes.features import FlashFaceEncode
+from flashface_pack.nodes.identity import FlashFaceIdentity
 from safetensors.torch import load_file, save_file
 from support.harness import Guidance, apply_features, load_flashface, relative_error
-from support.models import community_model, flux_model, narrower_model, sdxl_model
+from support.models import (
+    community_model,
+    flux_model,
+    narrower_model,
+    random_vae,
+    sdxl_model,
+)
+from support.photos import photos
 from support.sampling import (
     Counter,
     basic,
@@ -20,6 +33,9 @@ from support.sampling import (
     noise,
     noisy,
 )
+from support.tools import ROOT
+
+import nodes
 
 GUIDANCE = Guidance()
 LATE = 501
@@ -87,6 +103,99 @@ def test_model_subtract_runs_with_flashface_first(flashface, community):
     (model,) = ModelSubtract().merge(flashface.model, community, 0.1)
     assert attention_runs(flashface, model) == 1
     assert torch.isfinite(sample(flashface, model)).all()
+
+
+@pytest.fixture(scope="module")
+def sd15(flashface):
+    """What FlashFace was fine-tuned from, for these tests: something in its neighbourhood."""
+    model = community_model(flashface.model, seed=35)
+    (near,) = ModelMergeSimple().merge(model, flashface.model, 0.1)
+    return near
+
+
+def on_base(flashface, sd15, base, first=True):
+    """base + FlashFace - SD1.5 with core's nodes, FlashFace first or last."""
+    (difference,) = ModelSubtract().merge(flashface.model, sd15, 1.0)
+    pair = (difference, base) if first else (base, difference)
+    return ModelAdd().merge(*pair)[0]
+
+
+def weights_of(model) -> dict:
+    comfy.model_management.load_models_gpu([model])
+    unet = model.model.diffusion_model.state_dict()
+    return {key: value.clone() for key, value in unet.items()}
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["FlashFace first", "FlashFace last"])
+def test_the_merge_graph_gives_base_plus_flashface_minus_sd15(flashface, sd15, community, first):
+    merged = on_base(flashface, sd15, community, first)
+    got = weights_of(merged)
+    parts = [weights_of(model) for model in (community, flashface.model, sd15)]
+    for key, value in got.items():
+        base, fine_tuned, original = (part[key] for part in parts)
+        torch.testing.assert_close(value, base + fine_tuned - original, rtol=1e-4, atol=1e-5)
+    assert relative_error(got["out.2.weight"], parts[0]["out.2.weight"]) > 1e-2
+    assert attention_runs(flashface, merged) == first
+
+
+def test_after_apply_the_order_of_the_merge_graph_does_not_matter(flashface, sd15, community):
+    features = flashface.features()
+    drawn = {}
+    for first in (True, False):
+        merged = on_base(flashface, sd15, community, first)
+        model = apply_features(merged, features, GUIDANCE)
+        assert attention_runs(flashface, model) == 1
+        drawn[first] = sample(flashface, model)
+    assert torch.isfinite(drawn[True]).all()
+    assert relative_error(drawn[False], drawn[True]) <= EQUAL
+    bare = sample(flashface, on_base(flashface, sd15, community))
+    assert relative_error(drawn[True], bare) > 1e-3
+
+
+def test_the_merge_graph_of_the_documentation_runs(flashface, sd15, community):
+    text = (ROOT / "docs" / "OTHER_MODELS.md").read_text()
+    graph = json.loads(text.split("```json")[1].split("```")[0])
+    graph["12"]["inputs"] |= {"width": 64, "height": 64}
+    graph["13"]["inputs"]["steps"] = 2
+    clip, vae = load_tiny_clip(), random_vae(4)
+    files = {
+        "1": (flashface.model, flashface.net),
+        "2": (sd15, clip, vae),
+        "3": (community, clip, vae),
+        "6": (photos(1), None),
+    }
+    outputs = run_graph(graph, files, until="14")
+    features = outputs["10"][0]
+    expected = apply_features(on_base(flashface, sd15, community), features, GUIDANCE)
+    positive, negative = (outputs[node][0] for node in ("8", "9"))
+    settings = dict(latent=outputs["12"][0], seed=1, steps=2, cfg=7.5)
+    got = outputs["13"][0]["samples"]
+    drawn = ksampler(expected, positive, negative, **settings)
+    assert relative_error(got, drawn) <= 1e-5  # ddim is euler
+    assert outputs["14"][0].shape == (1, 64, 64, 3)
+
+
+def run_graph(graph: dict, given: dict, until: str) -> dict:
+    """Outputs of the nodes of an API-format graph, in the order in which it is written."""
+    classes = {**nodes.NODE_CLASS_MAPPINGS, **MERGE_NODES}
+    ours = (FlashFaceIdentity, FlashFaceEncode, FlashFaceApply)
+    classes |= {cls.__name__: cls for cls in ours}
+    outputs = dict(given)
+    for key, node in graph.items():
+        if key in outputs:
+            continue
+        inputs = {
+            name: outputs[value[0]][value[1]] if isinstance(value, list) else value
+            for name, value in node["inputs"].items()
+        }
+        cls = classes[node["class_type"]]
+        if hasattr(cls, "define_schema"):
+            outputs[key] = cls.execute(**inputs).args
+        else:
+            outputs[key] = getattr(cls(), cls.FUNCTION)(**inputs)
+        if key == until:
+            break
+    return outputs
 
 
 def test_a_community_model_draws_with_the_face_and_with_attention_on_the_picture(

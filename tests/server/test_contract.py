@@ -30,6 +30,11 @@ CONTRACT = {
         [],
         [("MODEL", "MODEL"), ("REFERENCE_NET", "REFERENCE_NET"), ("CLIP", "CLIP"), ("VAE", "VAE")],
     ),
+    "ReferenceNetFromModel": (
+        [("model", "MODEL", ANY)],
+        [],
+        [("REFERENCE_NET", "REFERENCE_NET")],
+    ),
     "FlashFaceDetectorLoader": (
         [("detector", ["auto", "insightface", "mtcnn"], "auto"), ("model_pack", ["none"], ANY)],
         [],

@@ -51,6 +51,27 @@ def sdxl_model():
     return _patcher(comfy.supported_models.SDXL(config), {})
 
 
+def deeper_sdxl_model(seed: int):
+    """Two levels of attention, several transformer blocks at a site, random weights."""
+    config = {
+        **sdxl_model().model.model_config.unet_config,
+        "num_res_blocks": [1, 1, 1],
+        "transformer_depth": [0, 1, 2],
+        "transformer_depth_output": [0, 0, 1, 1, 2, 2],
+        "transformer_depth_middle": 2,
+        "channel_mult": [1, 2, 2],
+    }
+    config = comfy.supported_models.SDXL(config)
+    config.set_inference_dtype(torch.float32, None)
+    return _patcher(config, seeded_like(config.get_model({}).diffusion_model.state_dict(), seed))
+
+
+def inpainting_model(model):
+    """SD1.5 with nine input channels."""
+    config = {**model.model.model_config.unet_config, "in_channels": 9}
+    return _patcher(comfy.supported_models.SD15(config), {})
+
+
 def flux_model():
     """No UNet at all."""
     config = {

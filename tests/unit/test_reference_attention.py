@@ -4,6 +4,7 @@ import pytest
 import torch
 from flashface_pack.flashface_core import reference_attention as ra
 from flashface_pack.flashface_core.reference_attention import ReferenceAttention, ReferenceKeys
+from torch.utils._python_dispatch import TorchDispatchMode
 
 WIDTH, HEADS, TOKENS = 64, 8, 30
 
@@ -36,7 +37,8 @@ def direct(attention, y, features, strength, weights=None, covered=None):
 
 def keys(attention, features, weight=1.0, covered=None):
     k, v = attention.project(features.flatten(0, 1)[None])
-    return ReferenceKeys(k, v, weight, covered)
+    tokens = None if covered is None else covered.any(0).nonzero()[:, 0]
+    return ReferenceKeys(k, v, weight, covered, tokens)
 
 
 def close(got, expected):
@@ -149,3 +151,41 @@ def test_half_precision_stays_close(attention, dtype):
     got = half(y.to(dtype), [keys(half, features.to(dtype))], s)
     assert got.dtype == dtype and got.isfinite().all()
     torch.testing.assert_close(got.float(), expected, rtol=0.05, atol=0.02)
+
+
+class CountedScores(TorchDispatchMode):
+    """Queries times keys of all attention computed inside."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if "_scaled_dot_product" in str(function):
+            q, k = args[:2]
+            self.count += q.shape[0] * q.shape[2] * k.shape[2]
+        return function(*args, **(kwargs or {}))
+
+
+@torch.no_grad()
+def test_people_cost_what_their_regions_hold(attention):
+    """Four people in four quarters cost as much as one who is everywhere; not four times that."""
+    y, strength = torch.randn(2, 40, WIDTH), torch.ones(2, 1, 1)
+    quarters = torch.eye(4).bool().repeat_interleave(10, 1)
+    people = [
+        keys(attention, torch.randn(2, 11, WIDTH), covered=quarter.expand(2, -1))
+        for quarter in quarters
+    ]
+    counts = []
+    for references in ([], people[:1], people, [keys(attention, torch.randn(2, 11, WIDTH))]):
+        with CountedScores() as counted:
+            attention(y, references, strength)
+        counts.append(counted.count)
+    own, one, four, everywhere = counts
+    assert own == 2 * 40 * 40 and one - own == 2 * 10 * 22
+    assert four - own == everywhere - own == 2 * 40 * 22
+
+
+@torch.no_grad()
+def test_a_region_without_a_token_at_a_site_adds_nothing(attention):
+    y, strength = torch.randn(2, TOKENS, WIDTH), torch.ones(2, 1, 1)
+    nowhere = keys(attention, torch.randn(1, 11, WIDTH), covered=torch.zeros(2, TOKENS).bool())
+    close(attention(y, [nowhere], strength), attention(y))
