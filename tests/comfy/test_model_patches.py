@@ -1,16 +1,21 @@
-"""LoRA, HyperTile, ToMe, FreeU and half-precision weights beside FlashFace, in either order."""
+"""LoRA and patches inside of the UNet beside FlashFace, in either order; half-precision weights.
+
+test_beside_core_nodes.py shows what zero means on either side.
+"""
 
 from dataclasses import replace
 
 import comfy.sd
 import pytest
 import torch
-from comfy_extras.nodes_freelunch import FreeU_V2
+from comfy_extras.nodes_context_windows import ContextWindowsManualNode
+from comfy_extras.nodes_freelunch import FreeU, FreeU_V2
 from comfy_extras.nodes_hypertile import HyperTile
 from comfy_extras.nodes_tomesd import TomePatchModel
 from flashface_pack.flashface_core.reference_net import feature_maps
 from support.control import lora_state
 from support.harness import Guidance, apply_features, load_flashface, relative_error
+from support.image_prompt import image_prompt, louder_prompt
 from support.sampling import classic, face_step, guided, ksampler, noise, noisy
 
 GUIDANCE = Guidance()
@@ -83,10 +88,21 @@ def tome(model):
 
 
 def freeu(model):
+    return FreeU().patch(model, 1.1, 1.2, 0.9, 0.2)[0]
+
+
+def freeu_v2(model):
     return FreeU_V2().patch(model, 1.3, 1.4, 0.9, 0.2)[0]
 
 
-PATCHES = {"HyperTile": hypertile, "ToMe": tome, "FreeU": freeu}
+PATCHES = {
+    "HyperTile": hypertile,
+    "ToMe": tome,
+    "FreeU": freeu,
+    "FreeU_V2": freeu_v2,
+    "image prompt": lambda model: image_prompt(model, 0.7),
+    "attn2 output patch": lambda model: louder_prompt(model, 0.5),
+}
 
 
 class Finest:
@@ -133,6 +149,20 @@ def test_a_patch_acts_before_and_after_apply_and_the_face_is_added(flashface, na
     assert relative_error(first, expected) <= EQUAL
     unpatched = step(apply_features(flashface.model, features, GUIDANCE), flashface, x)
     assert relative_error(first, unpatched) > 1e-3
+
+
+def test_an_image_prompt_in_context_windows(flashface):
+    """There the branch with the face is computed apart, after the guider's own calls."""
+
+    def patched(model):
+        settings = (12, 4, "standard_static", 1, False, "pyramid", 2)
+        return ContextWindowsManualNode.execute(image_prompt(model, 0.7), *settings).args[0]
+
+    graph, features = replace(flashface, model=patched(flashface.model)), flashface.features()
+    x = noisy(flashface.model, noise(7, 1, 20, 20), LATE)
+    expected = face_step(graph, classic, features, GUIDANCE, x, LATE)
+    model = patched(apply_features(flashface.model, features, GUIDANCE))
+    assert relative_error(step(model, flashface, x), expected) <= EQUAL
 
 
 @pytest.mark.parametrize("name", PATCHES)
