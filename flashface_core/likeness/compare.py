@@ -48,7 +48,8 @@ def compare(
     best = max(range(len(scores)), key=lambda number: scores[number])
     head = f"Likeness to {person.name or 'the identity'}, {used}."
     body = [head, f"Measured with {embedder.name}.", *_lines(scores, notes), embedder.limits]
-    return Likeness(scores, best, "\n".join(body))
+    # Two spaces break a line in Markdown, which is how core's Preview as Text shows it.
+    return Likeness(scores, best, "  \n".join(body))
 
 
 def embed_person(person: Identity, embedder: Embedder) -> tuple[np.ndarray, str]:

@@ -9,9 +9,8 @@ from flashface_pack.flashface_core.comfy_adapter import tiny
 from PIL import Image
 from support.server import (
     LARGE,
+    PHOTOS,
     SHIPPED,
-    TINY,
-    WORKFLOWS,
     api_workflow,
     bare,
     fetch,
@@ -94,11 +93,32 @@ def test_a_workflow_is_served_with_a_thumbnail(server, name):
     assert max(thumbnail.size) <= 512
 
 
-def test_the_photos_of_the_tiny_workflow_are_served_where_its_note_links_to(server):
-    link = "/api/workflow_templates/flashface/toy_person.png"
-    assert f"({link})" in (WORKFLOWS / f"{TINY}.json").read_text()
-    photos = Image.open(io.BytesIO(fetch(server, link)))
+@pytest.mark.parametrize("photo", PHOTOS)
+def test_drawn_photos_are_served_with_four_frames(server, photo):
+    photos = Image.open(io.BytesIO(fetch(server, f"/api/workflow_templates/flashface/{photo}")))
     assert (photos.format, photos.n_frames) == ("PNG", 4)
+
+
+@pytest.mark.parametrize("name", SHIPPED[1:])
+def test_the_note_of_a_workflow_links_to_the_photos_that_it_names(name):
+    nodes = ui_workflow(name)["nodes"]
+    (text,) = (node["widgets_values"][0] for node in nodes if node["type"] == "MarkdownNote")
+    named = {node["widgets_values"][0] for node in nodes if node["type"] == "LoadImage"}
+    linked = re.findall(r"\(/api/workflow_templates/flashface/(.+?)\)", text)
+    assert set(linked) == named
+    assert named <= set(PHOTOS)
+
+
+@pytest.mark.parametrize("name", SHIPPED[1:])
+def test_prompts_for_the_tiny_models_are_words_that_they_know(name):
+    page = (ROOT / "web" / "docs" / "FlashFaceTinyModels.md").read_text()
+    for node in api_workflow(name).values():
+        if node["class_type"] == "CLIPTextEncode" and node["inputs"]["text"]:
+            start, *parts = node["inputs"]["text"].split(", ")
+            assert start.startswith("a portrait")
+            age = start.removeprefix("a portrait").removeprefix(" of ")
+            for part in [age, *parts] if age else parts:
+                assert f"`{part}`" in page, part
 
 
 def test_every_node_has_a_help_page(server):
@@ -124,7 +144,7 @@ def test_help_pages_name_every_widget_of_their_node(server):
 
 def test_what_users_get_holds_the_tiny_models_and_photos():
     kept = [*(f"tiny_models/{name}" for name in (tiny.FLASHFACE, tiny.VAE))]
-    kept += ["workflows/toy_person.png", f"workflows/{TINY}.jpg"]
+    kept += [f"workflows/{name}" for name in PHOTOS] + [f"workflows/{n}.jpg" for n in SHIPPED]
     for name in kept:
         assert (ROOT / name).stat().st_size > 10_000, name
     ignored = [

@@ -10,16 +10,33 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from flashface_pack.flashface_core.checkpoint_file import write_safetensors
 from flashface_pack.flashface_core.comfy_adapter import tiny
+from flashface_pack.flashface_core.identity import FaceReference, Identity
+from flashface_pack.flashface_core.identity_file import save_identity
 from flashface_pack.flashface_core.tiny_text import clip_state_dict
+from PIL import Image, ImageSequence
 
 from .tools import ROOT, load_tool
 
 WORKFLOWS = ROOT / "workflows"
-LARGE, TINY = SHIPPED = ("photo_to_portrait", "tiny_models")
+LARGE, TINY = "photo_to_portrait", "tiny_models"
+# All but LARGE run as they are, on the tiny models.
+SHIPPED = (
+    LARGE,
+    TINY,
+    "several_photos",
+    "two_people",
+    "mixing",
+    "save_identity",
+    "saved_identity",
+    "best_of_n",
+)
+PHOTOS = ("toy_person.png", "toy_person_2.png")
+SAVED = "toy_person"  # the identity that save_identity leaves and saved_identity takes
 
 Workflow = dict[str, dict[str, Any]]
 
@@ -29,8 +46,10 @@ def rule_server(base: Path) -> Iterator:
     """A ComfyServer on the CPU with everything that the shipped workflows name."""
     data = pytest.importorskip("skimage.data", reason="the photo comes with scikit-image")
     make_models(base / "models")
+    make_identity(base / "models" / "identities")
     (base / "input").mkdir()
-    for photo in (Path(data.__file__).parent / "astronaut.png", WORKFLOWS / "toy_person.png"):
+    astronaut = Path(data.__file__).parent / "astronaut.png"
+    for photo in (astronaut, *(WORKFLOWS / name for name in PHOTOS)):
         shutil.copy(photo, base / "input")
     with start_server(base) as server:
         yield server
@@ -48,6 +67,14 @@ def make_models(models: Path) -> None:
     shapes = {key: tuple(value.shape) for key, value in state.items()}
     clip = models / "text_encoders" / "clip_l.safetensors"
     write_safetensors(clip, shapes, state.items(), torch.float16)
+
+
+def make_identity(folder: Path) -> None:
+    """The file that saved_identity names."""
+    with Image.open(WORKFLOWS / PHOTOS[0]) as photos:
+        frames = [np.array(frame.convert("RGB")) for frame in ImageSequence.Iterator(photos)]
+    references = tuple(FaceReference.from_crop(torch.from_numpy(frame)) for frame in frames)
+    save_identity(Identity(references, "Toy person"), folder, SAVED)
 
 
 @contextmanager

@@ -1,0 +1,103 @@
+"""Every shipped workflow of the tiny models, as it is, on a real server: does it do what it says?
+
+How good the pictures are is not tested here.
+"""
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.server import SAVED, api_workflow, inputs
+
+pytestmark = pytest.mark.server
+
+SQUARE, WIDE, FACE, PLOT = (128, 128), (256, 128), (224, 224), (1024, 682)
+
+# workflow: title of every node that shows pictures, how many, and their width and height
+SHOWN = {
+    "several_photos": {"From one photo": (1, SQUARE), "From four photos": (1, SQUARE)},
+    "two_people": {"Save Image": (1, WIDE)},
+    "mixing": {"A": (1, SQUARE), "The mix": (1, SQUARE), "B": (1, SQUARE)},
+    "save_identity": {"Faces": (4, FACE)},
+    "saved_identity": {"Save Image": (1, SQUARE)},
+    "best_of_n": {
+        "What the guidance does": (1, PLOT),
+        "All eight": (8, SQUARE),
+        "The best": (1, SQUARE),
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def outputs(server):
+    """Of a shipped workflow, run once: what nodes report, by their titles."""
+    done = {}
+
+    def run(name: str) -> dict:
+        if name not in done:
+            workflow = api_workflow(name)
+            ran = server.prompt(workflow)
+            done[name] = {workflow[node]["_meta"]["title"]: out for node, out in ran.items()}
+        return done[name]
+
+    return run
+
+
+@pytest.fixture
+def pictures(server, outputs):
+    def shown(name: str) -> dict[str, list[np.ndarray]]:
+        return {
+            title: [np.asarray(Image.open(path).convert("RGB")) for path in server.files({0: out})]
+            for title, out in outputs(name).items()
+            if "images" in out
+        }
+
+    return shown
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_it_runs_and_shows_what_it_promises(pictures, name):
+    shown = pictures(name)
+    sizes = {title: (len(all_), all_[0].shape[1::-1]) for title, all_ in shown.items()}
+    assert sizes == SHOWN[name]
+    for picture in (one for all_ in shown.values() for one in all_):
+        assert picture.std() > 10  # not of one colour, as failed sampling gives
+
+
+def test_more_photos_give_another_picture(pictures):
+    shown = pictures("several_photos")
+    assert not np.array_equal(*(pictures[0] for pictures in shown.values()))
+
+
+def test_the_mix_is_neither_of_the_two(pictures):
+    a, mix, b = (pictures("mixing")[title][0] for title in ("A", "The mix", "B"))
+    assert not np.array_equal(mix, a)
+    assert not np.array_equal(mix, b)
+    assert not np.array_equal(a, b)
+
+
+def test_the_second_person_of_two_does_something(server, pictures):
+    workflow = api_workflow("two_people")
+    (other,) = (n for n in workflow.values() if n["_meta"]["title"] == "Photos of B")
+    other["inputs"]["image"] = "toy_person.png"
+    (path,) = server.files(server.prompt(workflow))
+    twice, both = np.asarray(Image.open(path).convert("RGB")), pictures("two_people")["Save Image"]
+    right = np.s_[:, 160:]
+    assert np.abs(twice[right].astype(int) - both[0][right]).mean() > 5
+
+
+def test_save_identity_leaves_the_file_that_saved_identity_takes(server, outputs):
+    (text,) = outputs("save_identity")["FlashFace Identity Save"]["text"]
+    taken = inputs(api_workflow("saved_identity"), "FlashFaceIdentityLoad")["filename"]
+    assert taken == f"{SAVED}.safetensors"
+    folder = server.base / "models" / "identities"
+    assert text == f"4 photos in {folder / taken}"
+    assert (folder / taken).is_file()
+
+
+def test_the_best_is_the_picture_that_the_report_calls_best(outputs, pictures):
+    (report,) = outputs("best_of_n")["Report"]["text"]
+    best = int(re.search(r"best +image (\d)", report)[1])
+    shown = pictures("best_of_n")
+    assert np.array_equal(shown["The best"][0], shown["All eight"][best])
