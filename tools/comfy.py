@@ -12,6 +12,7 @@ The first call sets up a private environment under .comfy/, or uses the ComfyUI 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import signal
 import subprocess
@@ -66,10 +67,11 @@ def lint(arguments: list[str]) -> int:
     parser.parse_args(arguments)
     environment = prepare(LINT_MODULES)
     # pyright finds ComfyUI as the interpreter would.
+    paths = [str(environment.comfy), environment.variables.get("PYTHONPATH", "")]
     types = environment._replace(
         variables={
             **environment.variables,
-            "PYTHONPATH": str(environment.comfy),
+            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
             "PYRIGHT_PYTHON_CACHE_DIR": str(PRIVATE / "pyright"),
         }
     )
@@ -88,8 +90,9 @@ def serve(arguments: list[str]) -> int:
     environment = prepare()
     base = PRIVATE / "base"
     comfy_server.make_base(base)
-    # So that the tiny workflow runs at once.
-    shutil.copy(REPO / "workflows" / "toy_person.png", base / "input")
+    # So that the workflows of the tiny models run at once.
+    for photos in (REPO / "workflows").glob("toy_person*.png"):
+        shutil.copy(photos, base / "input")
     line = comfy_server.command(environment.comfy, environment.python, base, port)
     print(f"Models and pictures are in {base}; stop with Ctrl-C.", flush=True)
     return _wait(subprocess.Popen(line, env=environment.variables))

@@ -88,6 +88,8 @@ def filled_in(workflow: dict[str, Any], prompt: str, number: int | None) -> dict
     workflow = copy.deepcopy(workflow)
     node(workflow, "Positive prompt")["text"] = prompt
     node(workflow, "KSampler")["seed"] = SEED
+    if "an adult" not in prompt:  # the photos show adults
+        node(workflow, "FlashFaceGuidance")["preset"] = "change age"
     if number is None:
         node(workflow, "KSampler")["model"] = [key(workflow, "FlashFaceTinyModels"), 0]
     else:

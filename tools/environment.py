@@ -45,8 +45,21 @@ PINS = {
         "webdataset==1.0.2",  # training/photos/
         "websocket-client==1.9.2",
     ],
-    "no_deps": ["facenet-pytorch==2.5.3"],  # its pins of torch and numpy are not needed
+    # Optional packages, each set in a folder of its own and without dependencies: pins of torch and
+    # numpy are not needed, and what else they import is there.
+    "mtcnn": ["facenet-pytorch==2.5.3"],
+    "insightface": [
+        "insightface==2.1",
+        "flatbuffers",
+        "ml_dtypes",
+        "onnx",
+        "onnxruntime",
+        "opencv-python-headless",
+    ],
 }
+
+# $FLASHFACE_DETECTORS: which of them the commands find. Tests run with each.
+DETECTORS = {"mtcnn": ("mtcnn",), "all": ("mtcnn", "insightface"), "none": ()}
 
 # What each command imports; a ComfyUI that is not ours must bring it.
 COMFY_MODULES = ("torch", "safetensors", "aiohttp", "yaml")
@@ -85,7 +98,7 @@ def _given(comfy: Path, modules: tuple[str, ...]) -> Environment:
         if set(missing) - set(COMFY_MODULES) - {"facenet_pytorch"}:
             advice.append(" ".join([pip, *(f'"{pin}"' for pin in PINS["tools"])]))
         if "facenet_pytorch" in missing:
-            advice.append(" ".join([pip, "--no-deps", *PINS["no_deps"]]))
+            advice.append(" ".join([pip, "--no-deps", *PINS["mtcnn"]]))
         sys.exit(
             f"{sys.executable} runs ComfyUI (COMFYUI_PATH is set) but lacks {', '.join(missing)}."
             " Nothing was installed. Either unset COMFYUI_PATH or run:\n  " + "\n  ".join(advice)
@@ -100,12 +113,26 @@ def _private() -> Environment:
     # The caller's Python settings would lead the child out of its own environment.
     hidden = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
     variables = {name: value for name, value in os.environ.items() if name not in hidden}
-    environment = Environment(python, comfy, {**variables, "COMFYUI_PATH": str(comfy)})
+    variables["COMFYUI_PATH"] = str(comfy)
+    environment = Environment(python, comfy, variables)
 
     version = ".".join(map(str, sys.version_info[:2]))
-    wanted = hashlib.sha256(json.dumps([PINS, version]).encode()).hexdigest()
-    if STAMP.is_file() and STAMP.read_text() == wanted and python.exists():
-        return environment
+    _set_up(environment, version)
+    wanted = os.environ.get("FLASHFACE_DETECTORS", "mtcnn")
+    if wanted not in DETECTORS:
+        sys.exit(f"FLASHFACE_DETECTORS is {wanted!r}; it may be {', '.join(DETECTORS)}.")
+    folders = [_packages(environment, name, version) for name in DETECTORS[wanted]]
+    if folders:
+        variables["PYTHONPATH"] = os.pathsep.join(map(str, folders))
+    return environment
+
+
+def _set_up(environment: Environment, version: str) -> None:
+    comfy = environment.comfy
+    pins = {name: PINS[name] for name in ("comfyui", "torch", "tools")}
+    wanted = hashlib.sha256(json.dumps([pins, version]).encode()).hexdigest()
+    if STAMP.is_file() and STAMP.read_text() == wanted and environment.python.exists():
+        return
 
     STAMP.unlink(missing_ok=True)
     start = time.monotonic()
@@ -122,10 +149,19 @@ def _private() -> Environment:
     stage("ComfyUI's requirements and the test tools")
     requirements = str(comfy / "requirements.txt")
     _pip(environment, "install", *PINS["torch"], "-r", requirements, *PINS["tools"])
-    _pip(environment, "install", "--no-deps", *PINS["no_deps"])
     STAMP.write_text(wanted)
     stage("Ready")
-    return environment
+
+
+def _packages(environment: Environment, name: str, version: str) -> Path:
+    """The folder of one set of optional packages; installed when it is first asked for."""
+    folder = PRIVATE / "packages" / f"{name}-{version}"
+    if not folder.is_dir():
+        unfinished = folder.with_name(folder.name + ".part")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        _pip(environment, "install", "--no-deps", "--target", str(unfinished), *PINS[name])
+        unfinished.rename(folder)
+    return folder
 
 
 def _make_venv(environment: Environment, version: str) -> None:

@@ -3,8 +3,9 @@
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -63,6 +64,10 @@ class Evaluation:
         """Where the faces shall be, (P, 4) in fractions; None: anywhere."""
         return None
 
+    def settings_of(self, settings: Settings, prompt: int) -> Settings:
+        """Of one prompt of a person."""
+        return settings
+
     def measure(self, pictures: Tensor) -> Measures:
         """Of pictures (N * P, 3, H, W) in 0..1, person by person. NaN: nothing to measure."""
         raise NotImplementedError
@@ -78,14 +83,21 @@ class Evaluation:
             count = len(self.crops(person)) if references is None else references
             identity = self.identity(person, count) if count else None
             prompts, boxes = self.prompts(person), self.boxes(person) if identity else None
-            for part, start in enumerate(range(0, len(prompts), AT_ONCE)):
-                own = slice(start, start + AT_ONCE)
+            for part, (own, with_settings) in enumerate(self._parts(settings, len(prompts))):
                 seed = self.seed * 10**6 + part * 10**5 + person
-                given = (self.models, prompts[own], seed, settings, self.size, identity)
+                given = (self.models, prompts[own], seed, with_settings, self.size, identity)
                 pictures.append(
                     sample_pictures(*given, boxes[own] if boxes is not None else None).cpu()
                 )
         return torch.cat(pictures)
+
+    def _parts(self, settings: Settings, prompts: int) -> Iterator[tuple[slice, Settings]]:
+        """Prompts in a row that have the same settings, AT_ONCE at most."""
+        numbers = range(prompts)
+        for with_settings, group in groupby(numbers, lambda n: self.settings_of(settings, n)):
+            same = list(group)
+            for start in range(same[0], same[-1] + 1, AT_ONCE):
+                yield slice(start, min(start + AT_ONCE, same[-1] + 1)), with_settings
 
     def compare(self) -> dict[str, float | int]:
         """Flat: every measure with FlashFace, and `_without`; people, prompts, seconds."""

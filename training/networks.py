@@ -66,11 +66,10 @@ class FlashFaceNetworks(nn.Module):
         self.network = net.network
         for part in ("middle_block", "time_embed", "out"):
             setattr(self.network.unet, part, getattr(self.target, part))
-        keep_y, add_attention = make_attention_patches(self.network)
+        attention = make_attention_patches(self.network)
         self._trains_reference_net = True
         self._patches = {
-            "attn1_patch": [keep_y],
-            "middle_patch": [add_attention],
+            **{name: [patch] for name, patch in attention.items()},
             "input_block_patch": [make_position_patch(self.network)],
         }
 

@@ -8,7 +8,7 @@ import torch
 
 from flashface_core.comfy_adapter.apply import apply_features
 from flashface_core.guidance import Guidance
-from flashface_core.identity import FaceReference, Identity
+from flashface_core.identity import FaceReference, Identity, IdentityGroup, one_person
 from flashface_core.place import Place
 
 from .data import TextEncoder
@@ -58,29 +58,33 @@ def region_masks(boxes: torch.Tensor, size: int) -> torch.Tensor:
     return rows[:, :, None] & columns[:, None, :]
 
 
+@torch.no_grad()
 def sample_pictures(
     models: Models,
     captions: Sequence[str],
     seed: int,
     settings: Settings,
-    size: int,
-    identity: Identity | None = None,
+    size: int | tuple[int, int],
+    identity: Identity | IdentityGroup | None = None,
     boxes: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Pictures (B, 3, size, size) in 0..1, one per caption; noise by the seed.
+    """Pictures (B, 3, height, width) in 0..1, one per caption; noise by the seed.
 
-    identity: of all of them; None: the MODEL alone. boxes: (B, 4) faces, x1, y1, x2, y2 in
-    fractions, or None: anywhere.
+    size: height and width, or the side of a square. identity: of all of them; None: the MODEL
+    alone. boxes: (B, 4) faces of one person in squares, x1, y1, x2, y2 in fractions; None: where
+    the identity has its place, or anywhere.
     """
+    height, width = (size, size) if isinstance(size, int) else size
     model = models.model
     positive = [[models.encode_text(list(captions)), {}]]
     negative = [[models.encode_text([""]), {}]]
     if identity is not None:
         if boxes is not None:
-            identity = identity.with_place(Place((0, 0, 1, 1), region_masks(boxes, size)))
+            person = one_person(identity, "boxes are the places of one person")
+            identity = person.with_place(Place((0, 0, 1, 1), region_masks(boxes, height)))
         features = models.net.encode(identity, models.vae, negative)
         model = apply_features(model, features, settings.guidance)
-    latent = torch.zeros(len(captions), 4, size // 8, size // 8)
+    latent = torch.zeros(len(captions), 4, height // 8, width // 8)
     noise = comfy.sample.prepare_noise(latent, seed)
     samples = comfy.sample.sample(
         model,

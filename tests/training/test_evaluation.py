@@ -149,3 +149,33 @@ def test_children_hide_no_mark():
         scenes = Scenes.draw_from(3, "test", 20).with_values(age=age)
         changed = (draw(people, scenes)[0] - draw(plain, scenes)[0]).abs().amax(dim=(1, 2, 3))
         assert (changed > 0.2).all()
+
+
+def test_pictures_hold_no_graph():
+    """A VAE's weights ask for gradients, and every picture would keep all of its activations."""
+    evaluation = ToyEvaluation(1, 5)
+    settings = evaluation.settings._replace(steps=1)
+    for references in (0, 1):
+        assert not evaluation.draw(settings, references).requires_grad
+
+
+def test_other_ages_are_drawn_with_the_preset_for_them_and_sweeps_with_one_setting():
+    evaluation = ToyEvaluation(1, 5)
+    own, swept = evaluation.settings, evaluation.settings._replace(steps=3)
+    used = [evaluation.settings_of(own, n).guidance.feature_strength for n in range(len(AGES))]
+    assert used == [1.2 if age == "adult" else 0.9 for age in AGES]
+    assert {evaluation.settings_of(swept, n) for n in range(len(AGES))} == {swept}
+    slices = [part for part, _ in evaluation._parts(own, len(AGES))]
+    assert [n for part in slices for n in range(len(AGES))[part]] == list(range(len(AGES)))
+
+
+def test_two_people_and_mixes_are_measured_by_one_command(tmp_path):
+    """Of any quality: one pair says nothing about that."""
+    line = ["-m", "training.toy.together", "--pairs", "1", "--seed", "5"]
+    out = ["--json", str(tmp_path / "numbers.json"), "--out", str(tmp_path)]
+    done = subprocess.run([sys.executable, *line, *out], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    numbers = json.loads((tmp_path / "numbers.json").read_text())
+    assert numbers["two_people_own"] in (0, 0.5, 1) and numbers["pairs"] == 1
+    assert -1 <= numbers["mix_to_further_parent"] <= numbers["mix_to_parents"] <= 1
+    assert (tmp_path / "two_people.png").is_file() and (tmp_path / "mixes.png").is_file()

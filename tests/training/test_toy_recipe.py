@@ -17,6 +17,7 @@ from training.toy.yardsticks import load_yardsticks
 
 SHORT = ToyRecipe(
     autoencoder_steps=2,
+    decoder_steps=1,
     yardstick_steps=2,
     yardstick_people=40,
     people=20,

@@ -11,8 +11,9 @@ from tqdm import tqdm
 
 from flashface_core.comfy_adapter.load import load_flashface
 from flashface_core.errors import FlashFaceError
-from flashface_core.faces.crop import crop_face, photo_to_uint8
-from flashface_core.faces.detect import Detector, load_detector
+from flashface_core.faces.crop import photo_to_uint8
+from flashface_core.faces.detect import load_detector
+from flashface_core.faces.face import Detector
 from flashface_core.identity import FaceReference, Identity
 from training.clip import load_clip_score, load_text_encoder
 from training.evaluation import Evaluation, Measures, means
@@ -157,7 +158,7 @@ def find_sitters(folder: Path, detector: Detector) -> list[Sitter]:
             log.info("%s is left out: %s.", photo.name, " ".join(filter(None, reason)))
             continue
         pixels = torch.from_numpy(np.array(read_picture(photo.picture)))
-        found.setdefault(str(photo.person), []).append((look, crop_face(pixels, look.face)))
+        found.setdefault(str(photo.person), []).append((look, look.crop(pixels)))
     if not found:
         raise FlashFaceError(
             f"Nobody in {folder} has a usable photograph; give a folder per person with "

@@ -8,6 +8,7 @@ from torch import Tensor
 from flashface_core.comfy_adapter.load import load_flashface
 from flashface_core.comfy_adapter.tiny import FLASHFACE, FOLDER, VAE, load_tiny_clip, load_vae
 from flashface_core.errors import FlashFaceError
+from flashface_core.guidance import PRESETS, Guidance
 from flashface_core.identity import Identity
 from training.evaluation import Evaluation, Measures
 from training.sampling import Models, Settings, clip_encoder, identity_of
@@ -21,7 +22,8 @@ YARDSTICKS = "yardsticks.safetensors"
 
 class ToyEvaluation(Evaluation):
     """The first `people` people of the test stream of `seed`: four pictures of the adult, two of
-    the child, two of the elder, each in a scene and a place of its own.
+    the child, two of the elder, each in a scene and a place of its own. Other ages are drawn with
+    the authors' preset for them ("change age"), adults with the default guidance.
 
     Raises FlashFaceError for a folder without the tiny models.
     """
@@ -65,6 +67,12 @@ class ToyEvaluation(Evaluation):
 
     def boxes(self, person: int) -> Tensor:
         return self.cast.boxes[person * len(AGES) :][: len(AGES)]
+
+    def settings_of(self, settings: Settings, prompt: int) -> Settings:
+        """The authors' preset where the text asks for another age; what is swept, is for all."""
+        if settings is not self.settings or AGES[prompt] == "adult":
+            return settings
+        return settings._replace(guidance=Guidance(*PRESETS["change age"]))
 
     def measure(self, pictures: Tensor) -> Measures:
         return summary(read(pictures, self.cast, self.yardsticks), self.cast)

@@ -78,6 +78,7 @@ class ToyRecipe:
 
     seed: int = 0
     autoencoder_steps: int = 4400
+    decoder_steps: int = 5000
     yardstick_steps: int = 2400
     yardstick_people: int = 9000
     people: int = 3600
@@ -98,7 +99,7 @@ class ToyRecipe:
 
 
 def make_vae(recipe: ToyRecipe, path: Path) -> None:
-    model = train_autoencoder(recipe.autoencoder_steps, recipe.seed)
+    model = train_autoencoder(recipe.autoencoder_steps, recipe.seed, recipe.decoder_steps)
     if PartialState().is_main_process:
         save_autoencoder(model, path)
 
