@@ -37,7 +37,7 @@ class FaceReference:
     @classmethod
     def from_crop(cls, crop: torch.Tensor, weight: float = 1.0, **found: Any) -> "FaceReference":
         """found: box, points and aligned. Raises FlashFaceError for a negative weight."""
-        if weight < 0:
+        if not weight >= 0:  # NaN is none either
             raise FlashFaceError(f"A photo's weight is {weight:g}; it must be 0 or more.")
         crop = crop.contiguous()
         shape = f"{tuple(crop.shape)}".encode()

@@ -52,13 +52,23 @@ class FlashFaceDetectorLoader(io.ComfyNode):
     def validate_inputs(cls, detector, model_pack):
         # Named here so that core's own "value not in list" gives way to a sentence that helps;
         # auto and mtcnn work in a workflow from a machine with other packs.
-        if detector not in DETECTORS:
+        if detector is not None and detector not in DETECTORS:
             return f"There is no detector {detector!r}; use one of {', '.join(DETECTORS)}."
+        if detector is None or model_pack is None:  # comes over a link, known when it runs
+            return True
         try:
             choose(detector, model_pack)
         except FlashFaceError as error:
             return str(error)
         return True
+
+    @classmethod
+    def fingerprint_inputs(cls, detector, model_pack):
+        """Another pack, or other files in it, are another detector."""
+        folder = choose(detector, model_pack)
+        files = sorted(folder.rglob("*.onnx")) if folder else []
+        found = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files]
+        return detector, model_pack, found
 
     @classmethod
     def execute(cls, detector, model_pack) -> io.NodeOutput:

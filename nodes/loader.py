@@ -54,7 +54,7 @@ class FlashFaceLoader(io.ComfyNode):
     def validate_inputs(cls, model_name):
         # Named here so that core's own "value not in list" gives way to a sentence that helps.
         files = folder_paths.get_filename_list(FOLDER)
-        if model_name in files:
+        if model_name is None or model_name in files:  # None: over a link, known when it runs
             return True
         found = ", ".join(files) or "nothing"
         folders = " or ".join(folder_paths.get_folder_paths(FOLDER))

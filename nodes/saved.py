@@ -71,7 +71,7 @@ class FlashFaceIdentityLoad(io.ComfyNode):
     def validate_inputs(cls, filename):
         # Named here so that core's own "value not in list" gives way to a sentence that helps.
         files = folder_paths.get_filename_list(FOLDER)
-        if filename in files:
+        if filename is None or filename in files:  # None: comes over a link, known when it runs
             return True
         folders = " or ".join(folder_paths.get_folder_paths(FOLDER))
         return (

@@ -50,6 +50,7 @@ PINS = {
     "mtcnn": ["facenet-pytorch==2.5.3"],
     "insightface": [
         "insightface==2.1",
+        # The newest that there is for this Python, as users get it.
         "flatbuffers",
         "ml_dtypes",
         "onnx",
@@ -95,10 +96,8 @@ def _given(comfy: Path, modules: tuple[str, ...]) -> Environment:
         advice = []
         if set(missing) & set(COMFY_MODULES):
             advice.append(f'{pip} -r "{comfy / "requirements.txt"}"')
-        if set(missing) - set(COMFY_MODULES) - {"facenet_pytorch"}:
+        if set(missing) - set(COMFY_MODULES):
             advice.append(" ".join([pip, *(f'"{pin}"' for pin in PINS["tools"])]))
-        if "facenet_pytorch" in missing:
-            advice.append(" ".join([pip, "--no-deps", *PINS["mtcnn"]]))
         sys.exit(
             f"{sys.executable} runs ComfyUI (COMFYUI_PATH is set) but lacks {', '.join(missing)}."
             " Nothing was installed. Either unset COMFYUI_PATH or run:\n  " + "\n  ".join(advice)
@@ -149,13 +148,17 @@ def _set_up(environment: Environment, version: str) -> None:
     stage("ComfyUI's requirements and the test tools")
     requirements = str(comfy / "requirements.txt")
     _pip(environment, "install", *PINS["torch"], "-r", requirements, *PINS["tools"])
+    # An environment made by an earlier version may hold them.
+    optional = [name.partition("==")[0] for name in PINS["mtcnn"] + PINS["insightface"]]
+    _pip(environment, "uninstall", "-y", "-q", *optional)
     STAMP.write_text(wanted)
     stage("Ready")
 
 
 def _packages(environment: Environment, name: str, version: str) -> Path:
     """The folder of one set of optional packages; installed when it is first asked for."""
-    folder = PRIVATE / "packages" / f"{name}-{version}"
+    pins = hashlib.sha256(json.dumps(PINS[name]).encode()).hexdigest()[:8]
+    folder = PRIVATE / "packages" / f"{name}-{version}-{pins}"
     if not folder.is_dir():
         unfinished = folder.with_name(folder.name + ".part")
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -22,6 +22,8 @@ def read_boxes(boxes: Any, images: int) -> list[list[Face]]:
     if hasattr(boxes, "tolist"):  # numpy, torch
         boxes = boxes.tolist()
     entries = [boxes] if _is_box(boxes) else boxes
+    if _is_list(entries) and not len(entries) and images == 1:  # what finds nothing gives this
+        entries = [[]]
     if not _is_list(entries) or len(entries) not in (1, images):
         found = len(entries) if _is_list(entries) else type(boxes).__name__
         raise FlashFaceError(
@@ -37,7 +39,8 @@ def check_inside(faces: Sequence[Face], width: int, height: int, number: int) ->
     """Raises FlashFaceError for a box that misses its image, or is far larger than it."""
     for x1, y1, x2, y2 in (face.box for face in faces):
         where = f"The box {x1:g}, {y1:g} to {x2:g}, {y2:g}"
-        if x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height:
+        # Rounded, as crops are cut.
+        if round(x2) <= 0 or round(y2) <= 0 or round(x1) >= width or round(y1) >= height:
             raise FlashFaceError(
                 f"{where} is outside of image {number}, which is {width} x {height} pixels."
             )

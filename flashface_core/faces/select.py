@@ -50,6 +50,8 @@ def make_identity(
     """
     before = None if append_to is None else one_person(append_to, "append_to adds to one person")
     photos = [photo_to_uint8(photo) for photo in image]
+    if not photos:
+        raise FlashFaceError("The batch of images is empty; connect at least one photo.")
     given = None if boxes is None else read_boxes(boxes, len(photos))
     references, previews = [], []
     for number, photo in enumerate(photos):
@@ -60,9 +62,10 @@ def make_identity(
             check_inside(faces, width, height, number)
         else:
             faces = [whole] if detector is None else detector.find(photo)
+        is_whole = any(face is whole for face in faces)
         chosen = choose_faces(faces, select, index)
         if not chosen and no_face == "error":
-            raise FlashFaceError(_no_face_message(number, faces, index, select))
+            raise FlashFaceError(_no_face_message(number, faces, index, select, is_whole))
         if not chosen and no_face == "use whole image":
             chosen = [whole]
         references += [
@@ -117,11 +120,18 @@ def choose_faces(faces: Sequence[Face], select: str, index: int) -> list[Face]:
     return [min(faces, key=key)]
 
 
-def _no_face_message(number: int, faces: Sequence[Face], index: int, select: str) -> str:
+def _no_face_message(
+    number: int, faces: Sequence[Face], index: int, select: str, detector_missing: bool
+) -> str:
     if not faces:
         return (
             f"Image {number} has no face; use another photo (upright, the face not too small), "
             "give its box with `boxes`, or set no_face to `skip image` or `use whole image`."
+        )
+    if detector_missing:
+        return (
+            f"Image {number} is one face, since neither a detector nor boxes are connected, and "
+            f"{select} asks for number {index}; set index to 0 or connect one of them."
         )
     listed = "; ".join(f"{i}: " + ", ".join(f"{v:.0f}" for v in f.box) for i, f in enumerate(faces))
     return (

@@ -37,6 +37,8 @@ def compare(
     a person without a photo that can be compared.
     """
     person = one_person(identity, "FlashFaceSimilarity compares pictures with one person")
+    if not len(image):
+        raise FlashFaceError("The batch of images is empty; connect at least one picture.")
     embedder = choose_embedder(detector)
     own, used = embed_person(person, embedder)
     scores, notes = [], []

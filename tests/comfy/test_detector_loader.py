@@ -122,6 +122,8 @@ def test_packs_are_listed_from_every_folder_of_the_name(models, tmp_path, monkey
     ("detector", "pack", "words"),
     [
         ("auto", "none", None),
+        (None, "none", None),
+        ("insightface", None, None),
         ("auto", "buffalo_l", None),
         ("mtcnn", "buffalo_l", None),
         ("insightface", "buffalo_l", "no InsightFace model pack 'buffalo_l' among nothing; unpack"),

@@ -65,9 +65,16 @@ def test_it_runs_and_shows_what_it_promises(pictures, name):
         assert picture.std() > 10  # not of one colour, as failed sampling gives
 
 
-def test_more_photos_give_another_picture(pictures):
-    shown = pictures("several_photos")
-    assert not np.array_equal(*(pictures[0] for pictures in shown.values()))
+def test_more_photos_give_another_picture(server, pictures):
+    """Than the first one alone, and than the last three alone."""
+    one, four = (pictures("several_photos")[f"From {n}"][0] for n in ("one photo", "four photos"))
+    assert not np.array_equal(one, four)
+    workflow = api_workflow("several_photos")
+    (adding,) = (n for n in workflow.values() if "append_to" in n["inputs"])
+    del adding["inputs"]["append_to"]
+    (node,) = (key for key, n in workflow.items() if n["_meta"]["title"] == "From four photos")
+    (path,) = server.files({node: server.prompt(workflow)[node]})
+    assert not np.array_equal(np.asarray(Image.open(path).convert("RGB")), four)
 
 
 def test_the_mix_is_neither_of_the_two(pictures):
@@ -94,6 +101,19 @@ def test_save_identity_leaves_the_file_that_saved_identity_takes(server, outputs
     folder = server.base / "models" / "identities"
     assert text == f"4 photos in {folder / taken}"
     assert (folder / taken).is_file()
+
+
+def test_an_identity_saved_under_another_name_draws_the_same_picture(server, pictures):
+    saving, loading = api_workflow("save_identity"), api_workflow("saved_identity")
+    inputs(saving, "FlashFaceIdentitySave")["filename"] = "family/anna"
+    path = server.base / "models" / "identities" / "family" / "anna.safetensors"
+    assert not path.exists()
+    server.prompt(saving)
+    assert path.is_file()
+    inputs(loading, "FlashFaceIdentityLoad")["filename"] = "family/anna.safetensors"
+    (drawn,) = server.files(server.prompt(loading))
+    (expected,) = pictures("saved_identity")["Save Image"]
+    assert np.array_equal(np.asarray(Image.open(drawn).convert("RGB")), expected)
 
 
 def test_the_best_is_the_picture_that_the_report_calls_best(outputs, pictures):

@@ -29,12 +29,12 @@ class GoldenFile(NamedTuple):
         return load_file(self.path)
 
 
-def golden_files() -> list[GoldenFile]:
-    """Every file of this system; files of systems that do not exist here yet are left out."""
+def golden_files(system: str = SYSTEM) -> list[GoldenFile]:
+    """Every file of a system, wherever it lies in the folder."""
     files = []
     for path in sorted(FOLDER.rglob("*.safetensors")):
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-        if metadata.get("system") == SYSTEM:
+        if metadata.get("system") == system:
             files.append(GoldenFile(path, metadata))
     return files

@@ -1,8 +1,10 @@
 """The detectors themselves: MTCNN on photographs, InsightFace on small ONNX graphs."""
 
 import logging
+import os
 import shutil
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -209,3 +211,12 @@ def test_without_any_package_the_error_says_what_to_install_and_what_works_witho
         load_detector("mtcnn")
     with pytest.raises(FlashFaceError, match="InsightFace cannot be imported .* install insightf"):
         load_detector("insightface", tmp_path)
+
+
+def test_the_environment_has_the_detectors_that_it_was_asked_to_have():
+    """Set by tools/comfy.py and CI; another ComfyUI has what it has."""
+    wanted = os.environ.get("FLASHFACE_DETECTORS")
+    if wanted is None:
+        pytest.skip("FLASHFACE_DETECTORS is not set")
+    found = {name: find_spec(name) is not None for name in ("facenet_pytorch", "insightface")}
+    assert found == {"facenet_pytorch": wanted != "none", "insightface": wanted == "all"}

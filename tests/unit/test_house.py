@@ -21,6 +21,7 @@ ORDER = [
     "checkpoint_file",
     "identity_file",
     "guidance",
+    "plot",
     "checkpoint",
     "reference_attention",
     "reference_net",

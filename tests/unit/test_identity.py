@@ -101,6 +101,11 @@ def test_margin_is_a_fraction_of_the_box_on_every_side():
     ("options", "words"),
     [
         ({"boxes": [[]]}, "Image 0 has no face"),
+        ({"boxes": []}, "Image 0 has no face"),
+        ({"boxes": torch.zeros(0, 4)}, "Image 0 has no face"),
+        ({"boxes": [-100, 0, 100.3, 50]}, "outside of image 0"),
+        ({"select": "index", "index": 1}, "neither a detector nor boxes are connected"),
+        ({"weight": float("nan")}, "weight is nan"),
         ({"boxes": [THREE], "select": "index", "index": 3}, "has 3 faces.*set index below 3"),
         ({"boxes": [box(1, 1, 2, 2)] * 3}, "boxes are for 3 images, there are 1"),
         ({"boxes": [box(60, 1, 5, 5)]}, "outside of image 0"),
@@ -130,6 +135,11 @@ def test_an_image_without_the_face_can_be_skipped_or_taken_whole():
     nothing = make(photo(0.2), boxes=[[]], no_face="skip image")
     assert nothing.count == 0 and not nothing.identity.references
     assert nothing.faces.shape == (1, 224, 224, 3)
+
+
+def test_an_empty_batch_is_told():
+    with pytest.raises(FlashFaceError, match="batch of images is empty"):
+        make(torch.zeros(0, 8, 8, 3))
 
 
 @pytest.mark.parametrize("channels", [1, 4])
