@@ -14,11 +14,13 @@ from .errors import FlashFaceError
 SAFETENSORS_NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
-def read_state_dict(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+def read_state_dict(
+    path: str | Path, published: str = "flashface.ckpt"
+) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Tensors (memory-mapped where the format allows) and metadata of a checkpoint file.
 
-    No code in the file is run. Raises FlashFaceError for a file that is damaged, unsafe or no
-    checkpoint at all.
+    published: the file that messages tell to use. No code in the file is run. Raises
+    FlashFaceError for a file that is damaged, unsafe or no checkpoint at all.
     """
     path = Path(path)
     if path.suffix.lower() in (".safetensors", ".sft"):
@@ -29,7 +31,7 @@ def read_state_dict(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str
             raise FlashFaceError(
                 f"{path.name} is not a whole safetensors file ({error}); copy or download it again."
             ) from error
-    state = _read_pickle(path)
+    state = _read_pickle(path, published)
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
@@ -38,12 +40,12 @@ def read_state_dict(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str
     ):
         raise FlashFaceError(
             f"{path.name} holds {type(state).__name__}, expected a dictionary of tensors; "
-            "use the published flashface.ckpt or a file made by tools/convert.py."
+            f"use the published {published} or a file made by tools/convert.py."
         )
     return state, {}
 
 
-def _read_pickle(path: Path):
+def _read_pickle(path: Path, published: str):
     try:
         try:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -55,7 +57,7 @@ def _read_pickle(path: Path):
         raise FlashFaceError(
             f"{path.name} was refused: it is not a plain file of weights, or holds objects whose "
             f"loading would run code ({_first_line(error)}). Nothing in it was run; "
-            "use a safetensors file, or the published flashface.ckpt."
+            f"use a safetensors file, or the published {published}."
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise FlashFaceError(

@@ -78,15 +78,15 @@ class ReferenceAttention(nn.Module):
             return self.o(own)
         if strength is None:
             return self.o(self._joint(q, k, v, references, rows))
-        q, k, v = (_split_heads(t, self.heads) for t in (q, k, v))
+        q, k, v = (split_heads(t, self.heads) for t in (q, k, v))
         own, own_lse = attend(q, k, v)
         if rows is None or len(rows) == len(y):
-            own = own + _pull(q, own, own_lse, references, strength)
+            own = own + reference_pull(q, own, own_lse, references, strength)
         else:
             index = torch.tensor(rows, device=y.device)
-            pull = _pull(q[index], own[index], own_lse[index], references, strength)
+            pull = reference_pull(q[index], own[index], own_lse[index], references, strength)
             own = own.index_add(0, index, pull)
-        return self.o(_join_heads(own))
+        return self.o(join_heads(own))
 
     def _joint(self, q, k, v, references, rows) -> torch.Tensor:
         """Attention over [own; references] for the rows, over own tokens for the others."""
@@ -124,23 +124,31 @@ def add_extra_keys(
     network's own attention in RA's place ("reference only").
     """
     q, k, v = (
-        _split_heads(part(y), attention.heads) for part in (attention.q, attention.k, attention.v)
+        split_heads(part(y), attention.heads) for part in (attention.q, attention.k, attention.v)
     )
     own, own_lse = attend(q, k, v)
-    pull = _join_heads(_pull(q, own, own_lse, references, strength))
+    pull = join_heads(reference_pull(q, own, own_lse, references, strength))
     # The bias of o is in SA(y, y) already.
     return attention.o(pull) - attention.o(torch.zeros_like(pull[:1, :1]))
 
 
-def _pull(q, own, own_lse, references, strength) -> torch.Tensor:
-    """s * (attention over [own; references] - attention over own), (B, H, L, D)."""
+def reference_pull(
+    q: torch.Tensor,
+    own: torch.Tensor,
+    own_lse: torch.Tensor,
+    references: Sequence[ReferenceKeys],
+    strength: torch.Tensor,
+) -> torch.Tensor:
+    """s * (attention over [own; references] - attention over own), (B, H, L, D).
+
+    q: (B, H, L, D). own, own_lse: what `attend` gave for the own keys. strength: s, (B, L, 1) or
+    broadcastable to it. Exactly 0 at tokens that see no reference.
+    """
     parts, lses = [], [own_lse]
     for keys, values, weight, covered, tokens in references:
         if tokens is not None and not len(tokens):
             continue
-        k, v = (
-            _split_heads(t.to(q), q.shape[1]).expand(len(q), -1, -1, -1) for t in (keys, values)
-        )
+        k, v = (split_heads(t.to(q), q.shape[1]).expand(len(q), -1, -1, -1) for t in (keys, values))
         out, lse = attend(_at_tokens(q, tokens), k, v)
         lse = lse + math.log(weight)
         if covered is not None:
@@ -190,13 +198,15 @@ def _attend_plain(q, k, v):
 
 
 def _attention(q, k, v, heads):
-    q, k, v = (_split_heads(t, heads) for t in (q, k, v))
-    return _join_heads(nn.functional.scaled_dot_product_attention(q, k, v))
+    q, k, v = (split_heads(t, heads) for t in (q, k, v))
+    return join_heads(nn.functional.scaled_dot_product_attention(q, k, v))
 
 
-def _split_heads(tensor: torch.Tensor, heads: int) -> torch.Tensor:
-    return tensor.unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, L, C) -> (B, H, L, D)
+def split_heads(tensor: torch.Tensor, heads: int) -> torch.Tensor:
+    """(B, L, C) -> (B, H, L, D)"""
+    return tensor.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
-def _join_heads(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.transpose(1, 2).flatten(2)  # (B, H, L, D) -> (B, L, C)
+def join_heads(tensor: torch.Tensor) -> torch.Tensor:
+    """(B, H, L, D) -> (B, L, C)"""
+    return tensor.transpose(1, 2).flatten(2)

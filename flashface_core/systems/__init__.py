@@ -1,0 +1,1 @@
+"""The other methods: what each adds to the engine that they share with FlashFace."""
