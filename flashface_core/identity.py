@@ -1,6 +1,7 @@
 """Who is to be drawn: face crops with weights, and where they go in the picture."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -37,7 +38,7 @@ class FaceReference:
     @classmethod
     def from_crop(cls, crop: torch.Tensor, weight: float = 1.0, **found: Any) -> "FaceReference":
         """found: box, points and aligned. Raises FlashFaceError for a negative weight."""
-        if not weight >= 0:  # NaN is none either
+        if not 0 <= weight < math.inf:  # NaN is neither
             raise FlashFaceError(f"A photo's weight is {weight:g}; it must be 0 or more.")
         crop = crop.contiguous()
         shape = f"{tuple(crop.shape)}".encode()

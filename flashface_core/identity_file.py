@@ -29,6 +29,15 @@ def save_identity(identity: Identity, folder: Path, filename: str) -> Path:
     if not identity.references:
         raise FlashFaceError("The identity has no photo left (0 references); nothing was saved.")
     wanted = _path(folder, filename.strip() or identity.name.strip())
+    try:
+        return _save(identity, wanted)
+    except OSError as error:
+        raise FlashFaceError(
+            f"{wanted} cannot be written ({error}); use another filename, or make room there."
+        ) from error
+
+
+def _save(identity: Identity, wanted: Path) -> Path:
     wanted.parent.mkdir(parents=True, exist_ok=True)
     tensors, metadata = identity_tensors(identity)
     path, number = wanted, 1
@@ -64,7 +73,7 @@ def load_identity(path: str | Path) -> Identity:
         )
     try:
         return _identity(tensors, json.loads(metadata["identity"]))
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
         raise FlashFaceError(
             f"{path.name} is a damaged identity ({type(error).__name__}: {error}); copy it again, "
             "or make it again from the photos."
@@ -74,7 +83,8 @@ def load_identity(path: str | Path) -> Identity:
 def identity_tensors(identity: Identity) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """What is written: crops, boxes, key points and aligned faces as tensors; weights, hashes, name
     and place as JSON in the metadata."""
-    tensors, photos = {}, []
+    tensors: dict[str, torch.Tensor] = {}
+    photos = []
     for number, reference in enumerate(identity.references):
         tensors[f"photo.{number}.crop"] = reference.crop
         for part in ("points", "aligned"):
@@ -102,7 +112,8 @@ def identity_tensors(identity: Identity) -> tuple[dict[str, torch.Tensor], dict[
         "saved_by": "FlashFace for ComfyUI, FlashFaceIdentitySave",
         "identity": json.dumps(described),
     }
-    return tensors, metadata
+    # One photo may be in it twice, as after mixing a person with a mix of the same.
+    return {name: tensor.clone() for name, tensor in tensors.items()}, metadata
 
 
 def _identity(tensors: Mapping[str, torch.Tensor], described: dict[str, Any]) -> Identity:
@@ -142,7 +153,7 @@ def _tensor(tensors, name: str, dtype, shape: tuple[int | None, ...]) -> torch.T
     )
     if not fits or (dtype is not None and tensor.dtype != dtype) or not tensor.numel():
         raise ValueError(f"{name} is {tensor.dtype} {tuple(tensor.shape)}")
-    return tensor
+    return tensor.clone()  # not mapped to the file, which may change
 
 
 def _holds(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> bool:

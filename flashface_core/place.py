@@ -1,5 +1,6 @@
 """Where a face goes: a box or a mask, as the network's position channel and as a region."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +27,11 @@ class Place:
     inside_region: bool = False
 
     def __post_init__(self) -> None:
+        if not all(map(math.isfinite, self.box)) or not 0 <= self.strength < math.inf:
+            raise FlashFaceError(
+                f"A place has the box {self.box} and strength {self.strength:g}; it must be finite "
+                "numbers, and the strength 0 or more."
+            )
         if self.mask is not None:
             empty = [i for i, mask in enumerate(self.mask) if not mask.any()]
             if empty or not len(self.mask):

@@ -275,7 +275,8 @@ def _draw_axis(page: _Page, steps: Sequence[Step], y: int) -> None:
 def ticks(steps: int, width: int) -> list[int]:
     """Indices of the steps that get a number: the first, the last, and round ones between."""
     cell = width / steps
-    every = next(n for n in (1, 2, 5, 10, 20, 25, 50, 100, 200, 500) if n * cell >= TICK_DISTANCE)
+    rounds = (n for n in (1, 2, 5, 10, 20, 25, 50, 100, 200, 500) if n * cell >= TICK_DISTANCE)
+    every = next(rounds, steps)
     between = range(every - 1, steps, every)
     near = TICK_DISTANCE / cell
     kept = [n for n in between if n >= near and n <= steps - 1 - near]

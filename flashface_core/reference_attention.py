@@ -162,7 +162,9 @@ def reference_pull(
     for out, lse, tokens in parts:
         share = (lse - _at_tokens(total, tokens)).exp()[..., None]
         difference = share * (out - _at_tokens(own, tokens))
-        pull = pull + difference if tokens is None else pull.index_add(2, tokens, difference)
+        pull = (
+            pull + difference if tokens is None else pull.index_add(2, tokens, difference.to(pull))
+        )
     return (pull * strength[:, None].to(pull)).to(own)
 
 

@@ -65,7 +65,12 @@ class FlashFaceDetectorLoader(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, detector, model_pack):
         """Another pack, or other files in it, are another detector."""
-        folder = choose(detector, model_pack)
+        if detector is None or model_pack is None:
+            return ""
+        try:
+            folder = choose(detector, model_pack)
+        except FlashFaceError as error:
+            return str(error)
         files = sorted(folder.rglob("*.onnx")) if folder else []
         found = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files]
         return detector, model_pack, found

@@ -104,8 +104,6 @@ class FlashFaceIdentity(io.ComfyNode):
         boxes=None,
         append_to=None,
     ) -> io.NodeOutput:
-        if append_to is not None:
-            append_to = one_person(append_to, "append_to takes more photos of one person")
         made = make_identity(
             image,
             select=select,

@@ -82,6 +82,8 @@ class FlashFaceIdentityLoad(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, filename):
+        if filename is None:  # comes over a link, whose own inputs tell
+            return ""
         path = folder_paths.get_full_path(FOLDER, filename)
         found = os.stat(path) if path else None
         return (filename, found.st_mtime_ns, found.st_size) if found else filename

@@ -87,6 +87,11 @@ def prepare(modules: tuple[str, ...] = ()) -> Environment:
 
 
 def _given(comfy: Path, modules: tuple[str, ...]) -> Environment:
+    if "FLASHFACE_DETECTORS" in os.environ:
+        sys.exit(
+            "FLASHFACE_DETECTORS chooses packages of the private environment, and COMFYUI_PATH "
+            "names another one; unset either."
+        )
     if not (comfy / "main.py").is_file():
         sys.exit(f"COMFYUI_PATH is {comfy}, which holds no main.py of ComfyUI.")
     wanted = COMFY_MODULES + modules
@@ -120,6 +125,8 @@ def _private() -> Environment:
     wanted = os.environ.get("FLASHFACE_DETECTORS", "mtcnn")
     if wanted not in DETECTORS:
         sys.exit(f"FLASHFACE_DETECTORS is {wanted!r}; it may be {', '.join(DETECTORS)}.")
+    variables.pop("FLASHFACE_DETECTORS", None)  # children find this environment as it is
+    variables["FLASHFACE_HAS_DETECTORS"] = wanted
     folders = [_packages(environment, name, version) for name in DETECTORS[wanted]]
     if folders:
         variables["PYTHONPATH"] = os.pathsep.join(map(str, folders))

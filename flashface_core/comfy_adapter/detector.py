@@ -69,7 +69,8 @@ class ManagedDetector:
         comfy.model_management.load_models_gpu([self._patcher])
 
     def _leave(self) -> None:
-        needed = comfy.model_management.minimum_inference_memory()
+        # Half of what _enter makes free: more was lost than what the models took.
+        needed = comfy.model_management.minimum_inference_memory() / 2
         devices = {self._patcher.load_device, torch.device("cpu")}
         free = [cast(float, comfy.model_management.get_free_memory(one)) for one in devices]
         if min(free) < needed:

@@ -248,6 +248,6 @@ def make_extra_key_patches(sites: Mapping[Site, Any]) -> dict[str, Callable]:
             return x + add_extra_keys(attention, y, references, strength)
         index = torch.tensor(active, device=x.device)
         seen = add_extra_keys(attention, y[index], references, strength)
-        return x.index_add(0, index, seen)
+        return x.index_add(0, index, seen.to(x))  # a replaced attention may give another dtype
 
     return {"attn1_patch": keep_y, "middle_patch": see_references}

@@ -191,7 +191,7 @@ def place_tensors(features: FaceFeatures, x: torch.Tensor):
     places = [person.place for person in people if person.place is not None]
     if not places:
         return None, None
-    position = _stack([place.position_mask(height, width) for place in places])
+    position = _stack([place.position_mask(height, width) for place in places], len(x))
     position = position.amax(1, keepdim=True).to(x)
     if not any(person.inside_region for person in people):
         return position, None
@@ -202,14 +202,18 @@ def place_tensors(features: FaceFeatures, x: torch.Tensor):
             if person.place is not None and person.inside_region
             else everywhere
             for person in people
-        ]
+        ],
+        len(x),
     )
     return position, regions.to(x)
 
 
-def _stack(masks: list[torch.Tensor]) -> torch.Tensor:
-    """(M_i, H, W) each to (M, len, H, W); fewer masks repeat."""
-    count = max(len(mask) for mask in masks)
+def _stack(masks: list[torch.Tensor], samples: int) -> torch.Tensor:
+    """(M_i, H, W) each to (M, len, H, W): one per sample, fewer masks repeat.
+
+    M is 1 where everybody has one mask.
+    """
+    count = samples if any(len(mask) > 1 for mask in masks) else 1
     return torch.stack([comfy.utils.repeat_to_batch_size(m, count) for m in masks], 1)
 
 
@@ -279,13 +283,10 @@ def make_row_data(levels: Mapping[Site, float], key: str = ROWS):
             position, regions = (_in_window(mask, x, window) for mask in (position, regions))
             rows = RowReferences(strengths, position, regions, step.references, levels, x.device)
             as_seen = transformer_options.get(BRANCH, {})
-            branches = [as_seen.get(i, i) for i in transformer_options["cond_or_uncond"]]
-            transformer_options = {
-                **transformer_options,
-                key: rows,
-                UNET: executor.class_obj,
-                "cond_or_uncond": branches,
-            }
+            branches = [as_seen.get(i, i) for i in transformer_options.get("cond_or_uncond", [])]
+            transformer_options = {**transformer_options, key: rows, "cond_or_uncond": branches}
+            if key != ROWS:  # a network that looks at the photos itself
+                transformer_options[UNET] = executor.class_obj
         return executor(x, timesteps, context, y, control, transformer_options, *args, **kwargs)
 
     return row_data

@@ -92,13 +92,12 @@ def face_reference(
     crop = crop_face(photo, face.box, face.eyes, margin)
     if face.points is None:
         return FaceReference.from_crop(crop, weight, box=face.box)
-    return FaceReference.from_crop(
-        crop,
-        weight,
-        box=face.box,
-        points=torch.from_numpy(face.points).float(),
-        aligned=align_face(photo, face.points),
-    )
+    try:
+        aligned = align_face(photo, face.points)
+    except FlashFaceError:  # FlashFace does without; whoever needs it says so
+        return FaceReference.from_crop(crop, weight, box=face.box)
+    points = torch.from_numpy(face.points).float()
+    return FaceReference.from_crop(crop, weight, box=face.box, points=points, aligned=aligned)
 
 
 def _whole_reference(photo: torch.Tensor, weight: float) -> FaceReference:

@@ -96,7 +96,8 @@ def find_face(
         return None, "no face found"
     there = [face for face in faces if given is not None and _is_inside(face, given)]
     if len(faces) == 1:
-        return faces[0], "1 face"
+        outside = given is not None and not there
+        return faces[0], "1 face, outside the identity's place" if outside else "1 face"
     if there:
         return there[0], f"{len(faces)} faces: the largest in the identity's place"
     return faces[0], f"{len(faces)} faces: the largest"

@@ -107,8 +107,14 @@ def test_ratios_and_places_compute_no_photo_again(flashface, vae, sample):
 
 @pytest.mark.parametrize(
     "person",
-    [anna, berta, cecil, lambda: mix(anna(strength=0.9), berta(), 0.37)],
-    ids=["anna", "berta", "placed", "mixed"],
+    [
+        anna,
+        berta,
+        cecil,
+        lambda: mix(anna(strength=0.9), berta(), 0.37),
+        lambda: mix(anna(), mix(anna(), berta(), 0.5), 0.5),
+    ],
+    ids=["anna", "berta", "placed", "mixed", "mixed with herself"],
 )
 def test_a_saved_identity_gives_the_same_bits(sample, tmp_path, person):
     path = save_identity(person(), tmp_path, "someone")

@@ -137,6 +137,18 @@ def float_crop(tensors, metadata, described):
     tensors["photo.0.crop"] = tensors["photo.0.crop"].float()
 
 
+def endless_weight(tensors, metadata, described):
+    described["photos"][0]["weight"] = float("inf")
+
+
+def enormous_weight(tensors, metadata, described):
+    described["photos"][0]["weight"] = 10**400
+
+
+def place_nowhere(tensors, metadata, described):
+    described["place"]["box"][0] = float("nan")
+
+
 def negative_weight(tensors, metadata, described):
     described["photos"][0]["weight"] = -1
 
@@ -162,6 +174,9 @@ def weight_in_words(tensors, metadata, described):
         (no_photos, "damaged .*no photo"),
         (weight_in_words, "damaged .*much"),
         (negative_weight, "weight is -1"),
+        (endless_weight, "weight is inf"),
+        (enormous_weight, "damaged .*too large"),
+        (place_nowhere, "finite numbers"),
         (lambda t, m, d: d.pop("photos"), "damaged .*photos"),
         (drop("place.mask"), "damaged .*place.mask"),
     ],
@@ -178,3 +193,18 @@ def test_truncated_files(tmp_path, size):
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(FlashFaceError, match=r"anna.safetensors is not a whole safetensors file"):
         load_identity(path)
+
+
+def test_what_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "family").write_text("a file where a folder should be")
+    for name in ("family/anna", "a" * 300):
+        with pytest.raises(FlashFaceError, match="cannot be written"):
+            save_identity(anna(), tmp_path, name)
+
+
+def test_a_loaded_identity_does_not_change_with_its_file(tmp_path):
+    path = saved(tmp_path)
+    loaded, data = load_identity(path), bytearray(path.read_bytes())
+    with open(path, "r+b") as file:
+        file.write(bytes(len(data)))
+    assert same(loaded, anna())
