@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from . import (
     apply,
     detector,
+    face2diffusion,
     features,
     from_model,
     guidance,
@@ -22,6 +23,7 @@ class FlashFaceExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         loader.register_model_folder()  # ComfyUI 0.3.75 does not call on_load
         saved.register_identity_folder()
+        face2diffusion.register_model_folder()
         return [
             *loader.NODES,
             *tiny.NODES,
@@ -35,4 +37,5 @@ class FlashFaceExtension(ComfyExtension):
             *plot.NODES,
             *apply.NODES,
             *similarity.NODES,
+            *face2diffusion.NODES,
         ]

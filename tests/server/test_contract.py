@@ -137,6 +137,22 @@ CONTRACT = {
         [("detector", "FACE_DETECTOR", ANY)],
         [("FLOAT", "score"), ("IMAGE", "best"), ("INT", "index"), ("STRING", "report")],
     ),
+    "Face2DiffusionLoader": (
+        [("mapping_name", ["none"], ANY), ("encoder_name", ["none"], ANY)],
+        [],
+        [("FACE2DIFFUSION", "FACE2DIFFUSION")],
+    ),
+    "Face2DiffusionTextEncode": (
+        [
+            ("clip", "CLIP", ANY),
+            ("face2diffusion", "FACE2DIFFUSION", ANY),
+            ("identity", "FACE_IDENTITY", ANY),
+            ("text", "STRING", ANY),
+            ("placeholder", "STRING", "f l"),
+        ],
+        [],
+        [("CONDITIONING", "CONDITIONING")],
+    ),
     "FlashFaceApply": (
         [("model", "MODEL", ANY), ("features", "FACE_FEATURES", ANY)],
         [("guidance", "FACE_GUIDANCE", ANY)],
@@ -172,7 +188,7 @@ def test_a_node_has_the_promised_inputs_and_outputs(object_info, node):
     assert described(info, "optional") == optional
     assert list(zip(info["output"], info["output_name"], strict=True)) == outputs
     assert info["category"] == "FlashFace"
-    assert info["display_name"].startswith("FlashFace ")
+    assert info["display_name"].startswith(("FlashFace ", "Face2Diffusion "))
     assert info["description"]
 
 

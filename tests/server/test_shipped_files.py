@@ -130,7 +130,7 @@ def test_every_node_has_a_help_page(server):
     assert ours == set(OURS)
     for name in ours:
         page = fetch(server, f"/extensions/flashface/docs/{name}.md").decode()
-        assert page.startswith("# FlashFace ")
+        assert page.startswith(("# FlashFace ", "# Face2Diffusion "))
 
 
 def test_help_pages_name_every_widget_of_their_node(server):

@@ -3,9 +3,11 @@
 import hashlib
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
 from .golden import ROOT
 
@@ -35,3 +37,11 @@ def rule_tensor(key: str, shape: tuple[int, ...], salt: str = "") -> torch.Tenso
 
 def rule_state(shapes: dict[str, tuple[int, ...]], salt: str = "") -> dict[str, torch.Tensor]:
     return {key: rule_tensor(key, shape, salt) for key, shape in shapes.items()}
+
+
+def write_published(folder: Path) -> tuple[Path, Path]:
+    """Files of mapping and encoder in the published layout, one as published, one converted."""
+    mapping, encoder = folder / "mapping.pt", folder / "msid.safetensors"
+    torch.save(rule_state(published_shapes("mapping")), mapping)
+    save_file(rule_state(published_shapes("msid")), encoder)
+    return mapping, encoder
