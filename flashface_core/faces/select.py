@@ -127,15 +127,11 @@ def _no_face_message(
             f"Image {number} has no face; use another photo (upright, the face not too small), "
             "give its box with `boxes`, or set no_face to `skip image` or `use whole image`."
         )
-    if detector_missing:
-        return (
-            f"Image {number} is one face, since neither a detector nor boxes are connected, and "
-            f"{select} asks for number {index}; set index to 0 or connect one of them."
-        )
     listed = "; ".join(f"{i}: " + ", ".join(f"{v:.0f}" for v in f.box) for i, f in enumerate(faces))
+    why = " (neither a detector nor boxes are connected, so the image is one)" * detector_missing
     return (
-        f"Image {number} has {len(faces)} faces (x1, y1, x2, y2: {listed}), and {select} asks for "
-        f"number {index}; set index below {len(faces)}."
+        f"Image {number} has {len(faces)} faces{why} (x1, y1, x2, y2: {listed}), and {select} asks "
+        f"for number {index}; set index below {len(faces)}."
     )
 
 
