@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch.nn.functional import interpolate
@@ -9,6 +10,18 @@ from torch.nn.functional import interpolate
 from .checkpoint import Site
 from .features import KeysValues, Person
 from .reference_attention import ReferenceKeys
+
+
+class Covered(NamedTuple):
+    """What the regions are at one size of h x w = L tokens; the same for all blocks of that size.
+
+    tokens: bool (R, people, L). indexes: per person, tokens that any row covers. strength: (R, L),
+    the weighted mean of the people's strengths.
+    """
+
+    tokens: torch.Tensor
+    indexes: list[torch.Tensor]
+    strength: torch.Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +85,7 @@ class RowReferences:
         active = torch.tensor([strengths[i] for i in self._active], device=device)
         self._strength = active[:, None, None]  # (R, 1, 1)
         self._regions = None if regions is None else regions[self._active]
-        self._covered: dict[tuple[int, int], tuple[torch.Tensor, list[torch.Tensor]]] = {}
+        self._covered: dict[tuple[int, int], Covered] = {}
 
     def at(
         self, site: Site, size: tuple[int, int]
@@ -89,25 +102,27 @@ class RowReferences:
             total = sum(person.weight for person in people)
             mean = sum(person.weight * person.strength for person in people) / total
             return keys, strength * mean, self._active
-        covered, tokens = self._covered_at(size)  # (R, P, L), and indexes per person
+        covered = self._covered_at(size, people)
         keys = [
-            ReferenceKeys(k, v, weight, covered[:, index], tokens[index])
+            ReferenceKeys(k, v, weight, covered.tokens[:, index], covered.indexes[index])
             if people[index].inside_region
             else ReferenceKeys(k, v, weight)
             for index, k, v, weight in groups
         ]
-        weights = (
-            covered * covered.new_tensor([p.weight for p in people], dtype=torch.float32)[:, None]
-        )
-        strengths = weights.new_tensor([person.strength for person in people])[:, None]
-        mean = (weights * strengths).sum(1) / weights.sum(1).clamp(min=1e-12)  # (R, L)
-        return keys, strength * mean[..., None], self._active
+        return keys, strength * covered.strength[..., None], self._active
 
-    def _covered_at(self, size: tuple[int, int]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    def _covered_at(self, size: tuple[int, int], people: Sequence[Person]) -> Covered:
         """Nearest sampling keeps disjoint regions disjoint at every site."""
-        if size not in self._covered and self._regions is not None:
+        if size not in self._covered:
+            assert self._regions is not None
             resized = interpolate(self._regions.float(), size, mode="nearest-exact")
-            covered = resized.flatten(2) > 0.5
-            tokens = [person.any(0).nonzero()[:, 0] for person in covered.unbind(1)]
-            self._covered[size] = covered, tokens
+            tokens = resized.flatten(2) > 0.5
+            indexes = [person.any(0).nonzero()[:, 0] for person in tokens.unbind(1)]
+            shares, strengths = (
+                torch.tensor(values, device=tokens.device)[:, None]
+                for values in ([p.weight for p in people], [p.strength for p in people])
+            )
+            weights = tokens * shares
+            mean = (weights * strengths).sum(1) / weights.sum(1).clamp(min=1e-12)
+            self._covered[size] = Covered(tokens, indexes, mean)
         return self._covered[size]

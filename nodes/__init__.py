@@ -2,11 +2,13 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from ..flashface_core.identity_file import EXTENSION
 from . import (
     apply,
     detector,
     face2diffusion,
     features,
+    folders,
     from_model,
     guidance,
     identity,
@@ -21,9 +23,10 @@ from . import (
 
 class FlashFaceExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        loader.register_model_folder()  # ComfyUI 0.3.75 does not call on_load
-        saved.register_identity_folder()
-        face2diffusion.register_model_folder()
+        # Here, for ComfyUI 0.3.75 does not call on_load.
+        folders.register(loader.FOLDER, folders.CHECKPOINTS)
+        folders.register(saved.FOLDER, [EXTENSION])
+        folders.register(face2diffusion.FOLDER, folders.CHECKPOINTS)
         return [
             *loader.NODES,
             *tiny.NODES,

@@ -1,31 +1,20 @@
 """Face2DiffusionLoader and Face2DiffusionTextEncode: a person as a word of the prompt."""
 
-import os
-
 import folder_paths
 from comfy_api.latest import io
 
 from ..flashface_core.comfy_adapter.face2diffusion import encode_text, load_face2diffusion
 from ..flashface_core.systems.face2diffusion.word import PLACEHOLDER
-from .loader import EXTENSIONS
+from . import folders
 from .sockets import CATEGORY, Face2Diffusion, FaceIdentity
 
 FOLDER = "face2diffusion"
-NOTHING = "none"
-
-
-def register_model_folder() -> None:
-    """models/face2diffusion, beside what extra_model_paths.yaml declares for the same name."""
-    default = os.path.join(folder_paths.models_dir, FOLDER)
-    folder_paths.add_model_folder_path(FOLDER, default)
-    # A new name starts without extensions, which would list every file.
-    folder_paths.folder_names_and_paths[FOLDER][1].update(EXTENSIONS)
 
 
 class Face2DiffusionLoader(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        files = folder_paths.get_filename_list(FOLDER)
+        files = folders.files(FOLDER)
         # The first of a list is what a new node shows.
         encoders = sorted(files, key=lambda name: "msid" not in name.lower())
         return io.Schema(
@@ -37,13 +26,13 @@ class Face2DiffusionLoader(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "mapping_name",
-                    options=files or [NOTHING],
+                    options=files,
                     tooltip="The mapping network in models/face2diffusion: the published "
                     "mapping.pt, or the same tensors as safetensors.",
                 ),
                 io.Combo.Input(
                     "encoder_name",
-                    options=encoders or [NOTHING],
+                    options=encoders,
                     tooltip="The face encoder in models/face2diffusion: the published msid.pt, or "
                     "the same tensors as safetensors.",
                 ),
@@ -53,17 +42,8 @@ class Face2DiffusionLoader(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, mapping_name, encoder_name):
-        # Named here so that core's own "value not in list" gives way to a sentence that helps.
-        files = folder_paths.get_filename_list(FOLDER)
-        # None: comes over a link, known when it runs.
-        missing = [name for name in (mapping_name, encoder_name) if name not in (None, *files)]
-        if not missing:
-            return True
-        folders = " or ".join(folder_paths.get_folder_paths(FOLDER))
-        return (
-            f"there is no file {missing[0]!r} among {', '.join(files) or 'nothing'} in {folders}: "
-            "put the published mapping.pt and msid.pt there and press R to refresh."
-        )
+        advice = "put the published mapping.pt and msid.pt there and press R to refresh."
+        return folders.check(FOLDER, [mapping_name, encoder_name], "file", advice)
 
     @classmethod
     def execute(cls, mapping_name, encoder_name) -> io.NodeOutput:

@@ -1,24 +1,13 @@
 """FlashFaceLoader: a checkpoint in models/flashface to MODEL and REFERENCE_NET."""
 
-import os
-
 import folder_paths
 from comfy_api.latest import io
 
 from ..flashface_core.comfy_adapter.load import WEIGHT_DTYPES, load_flashface
+from . import folders
 from .sockets import CATEGORY, ReferenceNet
 
 FOLDER = "flashface"
-EXTENSIONS = {".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin"}
-NOTHING = "none"
-
-
-def register_model_folder() -> None:
-    """models/flashface, beside whatever extra_model_paths.yaml declares for the same name."""
-    default = os.path.join(folder_paths.models_dir, FOLDER)
-    folder_paths.add_model_folder_path(FOLDER, default)
-    # A new name starts without extensions, which would list every file.
-    folder_paths.folder_names_and_paths[FOLDER][1].update(EXTENSIONS)
 
 
 class FlashFaceLoader(io.ComfyNode):
@@ -33,7 +22,7 @@ class FlashFaceLoader(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model_name",
-                    options=folder_paths.get_filename_list(FOLDER) or [NOTHING],
+                    options=folders.files(FOLDER),
                     tooltip="A file in models/flashface: the published flashface.ckpt, or the "
                     "safetensors that tools/convert.py makes of it (a third of the size).",
                 ),
@@ -52,17 +41,11 @@ class FlashFaceLoader(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model_name):
-        # Named here so that core's own "value not in list" gives way to a sentence that helps.
-        files = folder_paths.get_filename_list(FOLDER)
-        if model_name is None or model_name in files:  # None: over a link, known when it runs
-            return True
-        found = ", ".join(files) or "nothing"
-        folders = " or ".join(folder_paths.get_folder_paths(FOLDER))
-        return (
-            f"there is no file {model_name!r} among {found} in {folders}: put the published "
-            "flashface.ckpt there, or the safetensors that tools/convert.py makes of it, and "
-            "press R to refresh."
+        advice = (
+            "put the published flashface.ckpt there, or the safetensors that tools/convert.py "
+            "makes of it, and press R to refresh."
         )
+        return folders.check(FOLDER, [model_name], "file", advice)
 
     @classmethod
     def execute(cls, model_name, weight_dtype) -> io.NodeOutput:

@@ -7,18 +7,11 @@ import folder_paths
 from comfy_api.latest import io, ui
 
 from ..flashface_core.identity import one_person
-from ..flashface_core.identity_file import EXTENSION, load_identity, save_identity
+from ..flashface_core.identity_file import load_identity, save_identity
+from . import folders
 from .sockets import CATEGORY, FaceIdentity
 
 FOLDER = "identities"
-NOTHING = "none"
-
-
-def register_identity_folder() -> None:
-    """models/identities, beside whatever extra_model_paths.yaml declares for the same name."""
-    default = os.path.join(folder_paths.models_dir, FOLDER)
-    folder_paths.add_model_folder_path(FOLDER, default)
-    folder_paths.folder_names_and_paths[FOLDER][1].add(EXTENSION)
 
 
 class FlashFaceIdentitySave(io.ComfyNode):
@@ -60,7 +53,7 @@ class FlashFaceIdentityLoad(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "filename",
-                    options=folder_paths.get_filename_list(FOLDER) or [NOTHING],
+                    options=folders.files(FOLDER),
                     tooltip="A file in models/identities.",
                 )
             ],
@@ -69,16 +62,10 @@ class FlashFaceIdentityLoad(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, filename):
-        # Named here so that core's own "value not in list" gives way to a sentence that helps.
-        files = folder_paths.get_filename_list(FOLDER)
-        if filename is None or filename in files:  # None: comes over a link, known when it runs
-            return True
-        folders = " or ".join(folder_paths.get_folder_paths(FOLDER))
-        return (
-            f"there is no saved identity {filename!r} among {', '.join(files) or 'nothing'} in "
-            f"{folders}: save one with FlashFaceIdentitySave, or put the file there, and press R "
-            "to refresh."
+        advice = (
+            "save one with FlashFaceIdentitySave, or put the file there, and press R to refresh."
         )
+        return folders.check(FOLDER, [filename], "saved identity", advice)
 
     @classmethod
     def fingerprint_inputs(cls, filename):

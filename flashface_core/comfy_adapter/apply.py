@@ -1,13 +1,14 @@
 """FlashFaceApply: features and guidance onto a MODEL, as patches and wrappers of a clone."""
 
 import math
+from collections.abc import Callable
 
 from comfy.patcher_extension import WrappersMP
 
 from ..errors import FlashFaceError
 from ..features import FaceFeatures
 from ..guidance import Guidance
-from .attach import KEY, ROWS, attach_reference_net, check_fit, make_position_patch
+from .attach import KEY, ROWS, attach_reference_net, check_fit
 from .from_model import ROWS as EXTRA_ROWS
 from .from_model import LiveReferenceNet, attach_extra_keys, check_shape
 from .sampling import add_reference_branch, make_predict_noise, make_row_data, report_unreached
@@ -19,24 +20,21 @@ def apply_features(model, features: FaceFeatures, guidance: Guidance):
     Raises FlashFaceError when features and MODEL do not fit, or MODEL carries features already.
     """
     net = features.net
-    is_live = isinstance(net, LiveReferenceNet)
+    check: Callable
+    attach: Callable
+    if isinstance(net, LiveReferenceNet):
+        check, attach, rows = check_shape, attach_extra_keys, EXTRA_ROWS
+    else:
+        check, attach, rows = check_fit, attach_reference_net, ROWS
     attachment = model.get_attachment(KEY)
     if attachment is not None and attachment.features is not None:
         raise FlashFaceError(
             "MODEL already carries face features from another FlashFaceApply; for several people "
             "join their identities with FlashFaceIdentityGroup and apply once."
         )
-    check = check_shape if is_live else check_fit
     check(model, net)
-    carried = attachment.net if attachment is not None and not is_live else None
-    if carried is not None and carried.fingerprint != net.fingerprint:
-        raise FlashFaceError(
-            f"MODEL carries the reference attention of {carried.name}, the features were "
-            f"made with {net.name}; use both outputs of one FlashFaceLoader."
-        )
     if guidance.is_off:
         return model.clone()
-    attach = attach_extra_keys if is_live else attach_reference_net
     model = attach(model, net, features)
     if not features.has_effect:
         return model
@@ -45,17 +43,13 @@ def apply_features(model, features: FaceFeatures, guidance: Guidance):
         sampling.percent_to_sigma(guidance.start_percent),
         sampling.percent_to_sigma(guidance.end_percent),
     )
-    patches = model.model_options["transformer_options"]["patches"]
-    if not is_live:  # no other network has a position channel
-        position_patch = make_position_patch(net.network)
-        patches["input_block_patch"] = [position_patch, *patches.get("input_block_patch", [])]
     levels = {site: guidance.level_strength(level) for site, level in net.levels.items()}
     for kind, wrapper in (
         (WrappersMP.OUTER_SAMPLE, report_unreached),
         (WrappersMP.PREPARE_SAMPLING, make_memory_estimate(features)),
         (WrappersMP.PREDICT_NOISE, make_predict_noise(features, guidance, window)),
         (WrappersMP.CALC_COND_BATCH, add_reference_branch),
-        (WrappersMP.DIFFUSION_MODEL, make_row_data(levels, EXTRA_ROWS if is_live else ROWS)),
+        (WrappersMP.DIFFUSION_MODEL, make_row_data(levels, rows)),
     ):
         model.add_wrapper_with_key(kind, KEY, wrapper)
     return model

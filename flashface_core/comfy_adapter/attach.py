@@ -40,6 +40,8 @@ def attach_reference_net(model, net: ReferenceNet, features: FaceFeatures | None
     previous: Attachment | None = model.get_attachment(KEY)
     patches = make_attention_patches(net.network)
     put_first(model, patches, {} if previous is None else previous.patches)
+    if features is not None and features.has_effect:
+        put_first(model, {"input_block_patch": make_position_patch(net.network)}, {})
     model.set_additional_models(KEY, [net.patcher])
     model.set_attachments(KEY, Attachment(net, patches, features))
     return model
@@ -95,7 +97,8 @@ def make_position_patch(network: ReferenceNetwork):
 
 
 def check_fit(model, net: ReferenceNet) -> None:
-    """Raises FlashFaceError when the reference attention does not fit MODEL's UNet."""
+    """Raises FlashFaceError when the reference attention does not fit MODEL's UNet, or when MODEL
+    has that of other weights."""
     unet = model.model.diffusion_model
     kind = type(model.model).__name__
     blocks = transformer_blocks(unet)
@@ -117,6 +120,13 @@ def check_fit(model, net: ReferenceNet) -> None:
                 f"{name}, the features of {net.name} have {width}; use the MODEL of the same "
                 "FlashFaceLoader or another one of its size."
             )
+    attachment: Attachment | None = model.get_attachment(KEY)
+    carried = None if attachment is None else attachment.net
+    if carried is not None and carried.fingerprint != net.fingerprint:
+        raise FlashFaceError(
+            f"MODEL carries the reference attention of {carried.name}, the features were "
+            f"made with {net.name}; use both outputs of one FlashFaceLoader."
+        )
 
 
 def transformer_block(unet: Any, site: Site) -> Any:

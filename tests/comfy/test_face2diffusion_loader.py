@@ -7,9 +7,8 @@ from flashface_pack.nodes.face2diffusion import (
     FOLDER,
     Face2DiffusionLoader,
     Face2DiffusionTextEncode,
-    register_model_folder,
 )
-from flashface_pack.nodes.loader import EXTENSIONS
+from flashface_pack.nodes.folders import CHECKPOINTS, register
 from safetensors.torch import save_file
 from support.face2diffusion import published_shapes, rule_state, write_published
 
@@ -24,23 +23,25 @@ def published(tmp_path_factory):
 
 @pytest.fixture
 def models(published, monkeypatch):
-    folders = ([str(published)], EXTENSIONS)
+    folders = ([str(published)], set(CHECKPOINTS))
     monkeypatch.setitem(folder_paths.folder_names_and_paths, FOLDER, folders)
     return published
 
 
 @pytest.fixture
 def empty(tmp_path, monkeypatch):
-    monkeypatch.setitem(folder_paths.folder_names_and_paths, FOLDER, ([str(tmp_path)], EXTENSIONS))
+    monkeypatch.setitem(
+        folder_paths.folder_names_and_paths, FOLDER, ([str(tmp_path)], set(CHECKPOINTS))
+    )
     return tmp_path
 
 
 def test_folders_that_the_user_has_declared_stay_first(monkeypatch):
     monkeypatch.setitem(folder_paths.folder_names_and_paths, FOLDER, (["/declared"], {".own"}))
-    register_model_folder()
+    register(FOLDER, CHECKPOINTS)
     folders, extensions = folder_paths.folder_names_and_paths[FOLDER]
     assert folders[0] == "/declared" and folders[1].endswith("face2diffusion")
-    assert extensions == {".own"} | EXTENSIONS
+    assert extensions == {".own"} | set(CHECKPOINTS)
 
 
 def test_the_published_files_load(models):
@@ -93,7 +94,7 @@ def test_mixed_up_files_and_a_mapping_of_another_encoder_are_errors(models, tmp_
         for key, shape in published_shapes("mapping").items()
     }
     save_file(rule_state(shapes), tmp_path / "arcface.safetensors")
-    folders = ([str(models), str(tmp_path)], EXTENSIONS)
+    folders = ([str(models), str(tmp_path)], set(CHECKPOINTS))
     monkeypatch.setitem(folder_paths.folder_names_and_paths, FOLDER, folders)
     with pytest.raises(FlashFaceError, match="vectors of 512 values, expected MSID's 1536"):
         Face2DiffusionLoader.execute("arcface.safetensors", "msid.safetensors")

@@ -85,4 +85,4 @@ def test_disjoint_regions_stay_disjoint_at_every_site():
     assert torch.equal(regions.sum(1), torch.ones(1, 15, 21))
     rows = RowReferences([1.0], None, regions, StepReferences(people, {}), {}, torch.device("cpu"))
     for size in ((15, 21), (8, 11), (4, 6), (2, 3)):
-        assert (rows._covered_at(size)[0].sum(1) == 1).all()
+        assert (rows._covered_at(size, people).tokens.sum(1) == 1).all()
