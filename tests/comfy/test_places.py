@@ -5,6 +5,7 @@ import torch
 from flashface_pack.flashface_core.comfy_adapter.sampling import POSITION, place_tensors
 from support.harness import Guidance, Place, apply_features, relative_error
 from support.sampling import classic, guided, ksampler, noise, noisy, watch_rows
+from support.scores import CountedScores
 
 EARLY = 951
 ALL_ROWS = Guidance(feature_strength=1.2, early_strength=1.2, face_guidance=0, guidance_rescale=0)
@@ -206,3 +207,26 @@ def test_people_with_different_numbers_of_masks_repeat_their_own(flashface):
     for person, place in enumerate((two, three)):
         own = place.region(16, 16)
         assert torch.equal(regions[:, person], own.repeat(6 // len(own), 1, 1))
+
+
+def test_two_people_in_two_halves_cost_as_much_as_one_who_is_everywhere(flashface):
+    """In a whole step of the network: their photos meet the tokens of their own half alone."""
+    width = 16
+    halves = rectangles((16, width), (0, 0, 8, 16), (8, 0, width, 16))
+    inside = [Place((0, 0, 1, 1), half[None], inside_region=True) for half in halves]
+
+    def cost(*places) -> int:
+        people = flashface.people(
+            *(flashface.features(place=p, seed=100 * i) for i, p in enumerate(places))
+        )
+        model = apply_features(flashface.model, people, ALL_ROWS)
+        x = noisy(model, noise(7), EARLY)
+        guider = classic(model, flashface.positive, flashface.negative)
+        guided(guider, x, EARLY)  # the photos are looked at once
+        with CountedScores() as counted:
+            guided(guider, x, EARLY)
+        return counted.count
+
+    one = cost(Place((0, 0, 1, 1)))
+    assert cost(*inside) == one
+    assert cost(inside[0]) < one < cost(Place((0, 0, 1, 1)), Place((0, 0, 1, 1)))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from flashface_pack.flashface_core import reference_attention as ra
 from flashface_pack.flashface_core.reference_attention import ReferenceAttention, ReferenceKeys
-from torch.utils._python_dispatch import TorchDispatchMode
+from support.scores import CountedScores
 
 WIDTH, HEADS, TOKENS = 64, 8, 30
 
@@ -151,18 +151,6 @@ def test_half_precision_stays_close(attention, dtype):
     got = half(y.to(dtype), [keys(half, features.to(dtype))], s)
     assert got.dtype == dtype and got.isfinite().all()
     torch.testing.assert_close(got.float(), expected, rtol=0.05, atol=0.02)
-
-
-class CountedScores(TorchDispatchMode):
-    """Queries times keys of all attention computed inside."""
-
-    count = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        if "_scaled_dot_product" in str(function):
-            q, k = args[:2]
-            self.count += q.shape[0] * q.shape[2] * k.shape[2]
-        return function(*args, **(kwargs or {}))
 
 
 @torch.no_grad()
