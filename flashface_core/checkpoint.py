@@ -5,7 +5,7 @@ Depth, width and attention sites follow from the keys; nothing of SD1.5's shape 
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -13,7 +13,7 @@ import torch
 from .errors import FlashFaceError
 from .guidance import COARSE, FINE, MEDIUM
 
-# ("middle" | "output", block, transformer depth), as ComfyUI counts blocks at run time
+# ("input" | "middle" | "output", block, transformer depth), as ComfyUI counts blocks at run time
 Site = tuple[str, int, int]
 
 ALIASES = {"encoder": "ori_encoder", "middle": "ori_middle", "decoder": "ori_decoder"}
@@ -231,17 +231,22 @@ def site_levels(checkpoint: Checkpoint) -> dict[Site, str]:
     return levels_of(site_depths(checkpoint.reference_attention, checkpoint.target))
 
 
-def site_depths(sites: Iterable[Site], keys: Iterable[str]) -> dict[Site, int]:
+def site_depths(sites: Iterable[Site], keys: Collection[str]) -> dict[Site, int]:
     """How often the picture has been halved at each site of a core UNet with these keys."""
-    upsampling = [
-        int(match[1])
-        for key in keys
-        if (match := re.fullmatch(r"output_blocks\.(\d+)\.\d+\.conv\.weight", key))
-    ]
-    return {
-        site: sum(site[0] == "middle" or block >= site[1] for block in upsampling)
-        for site in sorted(sites)  # "middle" sorts before "output"
-    }
+    halving, doubling = (
+        [int(match[1]) for key in keys if (match := re.fullmatch(pattern, key))]
+        for pattern in (
+            r"input_blocks\.(\d+)\.0\.op\.weight",
+            r"output_blocks\.(\d+)\.\d+\.conv\.weight",
+        )
+    )
+
+    def depth(site: Site) -> int:
+        if site[0] == "input":
+            return sum(block <= site[1] for block in halving)
+        return sum(site[0] == "middle" or block >= site[1] for block in doubling)
+
+    return {site: depth(site) for site in sorted(sites)}  # "input", "middle", "output"
 
 
 def levels_of(depths: Mapping[Site, int]) -> dict[Site, str]:

@@ -13,6 +13,15 @@ from .errors import FlashFaceError
 COARSE, MEDIUM, FINE = "coarse", "medium", "fine"
 
 
+def check_percents(start: float, end: float) -> None:
+    """Raises FlashFaceError when nothing of sampling lies between them."""
+    if start >= end:
+        raise FlashFaceError(
+            f"start_percent {start:g} is not below end_percent {end:g}; the face would never be "
+            "used."
+        )
+
+
 @dataclass(frozen=True)
 class Guidance:
     """What FlashFaceGuidance sets.
@@ -40,11 +49,7 @@ class Guidance:
     preset: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        if self.start_percent >= self.end_percent:
-            raise FlashFaceError(
-                f"start_percent {self.start_percent:g} is not below end_percent "
-                f"{self.end_percent:g}; the face would never be used."
-            )
+        check_percents(self.start_percent, self.end_percent)
 
     @property
     def is_off(self) -> bool:

@@ -70,10 +70,12 @@ def feature_maps(
     sites: Iterable[Site],
     y: torch.Tensor | None = None,
     patches: Mapping[str, Iterable[Callable]] | None = None,
+    reads: str = "attn1",
 ) -> dict[Site, torch.Tensor]:
-    """The norm1 output, before self-attention, of every site's transformer block.
+    """The norm1 output, before self-attention, of every site's transformer block; with reads
+    "attn2" the norm2 output, before cross-attention, and encoder sites too.
 
-    latent: clean reference latents (N, 4, h, w), scaled by the latent format, never noised.
+    latent: reference latents (N, 4, h, w), scaled by the latent format; FlashFace's are clean.
     timestep: the target's current model timestep (0..999), one for all or (N,). context: the
     negative prompt's embedding, (1, 77 k, width) or one per latent. y: (N, D) for networks that
     have such an input (SDXL). patches: ComfyUI's, of this pass. Returns (N, L, C) per site
@@ -92,7 +94,7 @@ def feature_maps(
 
     count = len(latent)
     patches = {name: list(listed) for name, listed in (patches or {}).items()}
-    patches["attn1_patch"] = [*patches.get("attn1_patch", []), capture]
+    patches[f"{reads}_patch"] = [*patches.get(f"{reads}_patch", []), capture]
     timesteps = torch.as_tensor(timestep, dtype=torch.float32, device=latent.device).expand(count)
     try:
         unet(

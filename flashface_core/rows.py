@@ -76,6 +76,7 @@ class RowReferences:
         device: torch.device,
     ) -> None:
         self.position = position
+        self.count = len(strengths)
         self._references = references
         self._level_strengths = level_strengths
         self._active = [i for i, strength in enumerate(strengths) if strength != 0]
@@ -86,6 +87,10 @@ class RowReferences:
         self._strength = active[:, None, None]  # (R, 1, 1)
         self._regions = None if regions is None else regions[self._active]
         self._covered: dict[tuple[int, int], Covered] = {}
+
+    @property
+    def see_nobody(self) -> bool:
+        return not self._active
 
     def at(
         self, site: Site, size: tuple[int, int]

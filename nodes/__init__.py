@@ -7,6 +7,8 @@ from . import (
     apply,
     detector,
     face2diffusion,
+    face_fusion,
+    facestudio,
     features,
     folders,
     from_model,
@@ -27,6 +29,8 @@ class FlashFaceExtension(ComfyExtension):
         folders.register(loader.FOLDER, folders.CHECKPOINTS)
         folders.register(saved.FOLDER, [EXTENSION])
         folders.register(face2diffusion.FOLDER, folders.CHECKPOINTS)
+        folders.register(facestudio.FOLDER, folders.CHECKPOINTS)
+        folders.register(face_fusion.FOLDER, face_fusion.EXTENSIONS)
         return [
             *loader.NODES,
             *tiny.NODES,
@@ -41,4 +45,6 @@ class FlashFaceExtension(ComfyExtension):
             *apply.NODES,
             *similarity.NODES,
             *face2diffusion.NODES,
+            *facestudio.NODES,
+            *face_fusion.NODES,
         ]

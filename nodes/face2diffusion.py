@@ -66,7 +66,8 @@ class Face2DiffusionTextEncode(io.ComfyNode):
                 Face2Diffusion.Input("face2diffusion"),
                 FaceIdentity.Input(
                     "identity",
-                    tooltip="One person, from photos in which a detector has found the face.",
+                    tooltip="One person. The published encoder needs photos in which a detector "
+                    "has found the face.",
                 ),
                 io.String.Input(
                     "text",
@@ -81,13 +82,23 @@ class Face2DiffusionTextEncode(io.ComfyNode):
                     tooltip="What stands for the person in the text. f l is that of the published "
                     "prompts; any other word will do.",
                 ),
+                FaceIdentity.Input(
+                    "expression",
+                    optional=True,
+                    tooltip="Photos of anyone, whose expression is taken; for encoders that came "
+                    "with an expression network, which the published one did not. Not connected: "
+                    "the text decides.",
+                ),
             ],
             outputs=[io.Conditioning.Output(display_name="CONDITIONING")],
         )
 
     @classmethod
-    def execute(cls, clip, face2diffusion, identity, text, placeholder) -> io.NodeOutput:
-        return io.NodeOutput(encode_text(clip, face2diffusion, identity, text, placeholder))
+    def execute(
+        cls, clip, face2diffusion, identity, text, placeholder, expression=None
+    ) -> io.NodeOutput:
+        vector = None if expression is None else face2diffusion.expression(expression)
+        return io.NodeOutput(encode_text(clip, face2diffusion, identity, text, placeholder, vector))
 
 
 NODES = [Face2DiffusionLoader, Face2DiffusionTextEncode]

@@ -2,16 +2,22 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 from comfy.patcher_extension import WrappersMP
 
 from ..errors import FlashFaceError
 from ..features import FaceFeatures
-from ..guidance import Guidance
-from .attach import KEY, ROWS, attach_reference_net, check_fit
-from .from_model import ROWS as EXTRA_ROWS
-from .from_model import LiveReferenceNet, attach_extra_keys, check_shape
-from .sampling import add_reference_branch, make_predict_noise, make_row_data, report_unreached
+from ..guidance import Guidance, plan_step
+from .attach import KEY, attach_reference_net, check_fit, hand_rows
+from .from_model import LiveReferenceNet, attach_extra_keys, check_shape, hand_extra_rows
+from .sampling import (
+    FLASHFACE,
+    add_reference_branch,
+    make_predict_noise,
+    make_row_data,
+    make_run,
+)
 
 
 def apply_features(model, features: FaceFeatures, guidance: Guidance):
@@ -23,9 +29,9 @@ def apply_features(model, features: FaceFeatures, guidance: Guidance):
     check: Callable
     attach: Callable
     if isinstance(net, LiveReferenceNet):
-        check, attach, rows = check_shape, attach_extra_keys, EXTRA_ROWS
+        check, attach, hand_over = check_shape, attach_extra_keys, hand_extra_rows
     else:
-        check, attach, rows = check_fit, attach_reference_net, ROWS
+        check, attach, hand_over = check_fit, attach_reference_net, hand_rows
     attachment = model.get_attachment(KEY)
     if attachment is not None and attachment.features is not None:
         raise FlashFaceError(
@@ -38,32 +44,34 @@ def apply_features(model, features: FaceFeatures, guidance: Guidance):
     model = attach(model, net, features)
     if not features.has_effect:
         return model
-    sampling = model.get_model_object("model_sampling")
-    window = (
-        sampling.percent_to_sigma(guidance.start_percent),
-        sampling.percent_to_sigma(guidance.end_percent),
-    )
+    window = sigmas_between(model, guidance.start_percent, guidance.end_percent)
+    plan = partial(plan_step, guidance)
     levels = {site: guidance.level_strength(level) for site, level in net.levels.items()}
     for kind, wrapper in (
-        (WrappersMP.OUTER_SAMPLE, report_unreached),
-        (WrappersMP.PREPARE_SAMPLING, make_memory_estimate(features)),
-        (WrappersMP.PREDICT_NOISE, make_predict_noise(features, guidance, window)),
+        (WrappersMP.OUTER_SAMPLE, make_run(FLASHFACE)),
+        (WrappersMP.PREPARE_SAMPLING, make_memory_estimate(features, branches=3)),
+        (WrappersMP.PREDICT_NOISE, make_predict_noise(FLASHFACE, features, plan, window)),
         (WrappersMP.CALC_COND_BATCH, add_reference_branch),
-        (WrappersMP.DIFFUSION_MODEL, make_row_data(levels, rows)),
+        (WrappersMP.DIFFUSION_MODEL, make_row_data(FLASHFACE, levels, hand_over)),
     ):
         model.add_wrapper_with_key(kind, KEY, wrapper)
     return model
 
 
-def make_memory_estimate(features: FaceFeatures):
+def sigmas_between(model, start_percent: float, end_percent: float) -> tuple[float, float]:
+    sampling = model.get_model_object("model_sampling")
+    return sampling.percent_to_sigma(start_percent), sampling.percent_to_sigma(end_percent)
+
+
+def make_memory_estimate(features: FaceFeatures, branches: int):
     def estimate(executor, model, noise_shape, *args, **kwargs):
-        """PREPARE_SAMPLING: room for the third branch and for keys and values."""
+        """PREPARE_SAMPLING: room for a third branch, and for keys and values."""
         references = sum(len(person.references) for person in features.people)
         size = max(r.latent[0, 0].numel() for p in features.people for r in p.references)
         kv_bytes = references * features.net.keys_values_bytes(size)
         one_row = max(1, model.model.memory_required([1, *noise_shape[1:]]))
         # core counts two rows per sample
-        rows = math.ceil(noise_shape[0] * 1.5 + kv_bytes / one_row / 2)
+        rows = math.ceil(noise_shape[0] * branches / 2 + kv_bytes / one_row / 2)
         return executor(model, [rows, *noise_shape[1:]], *args, **kwargs)
 
     return estimate

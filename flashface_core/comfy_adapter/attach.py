@@ -84,6 +84,11 @@ def make_attention_patches(network: ReferenceNetwork) -> dict[str, Callable]:
     return {"attn1_patch": keep_y, "middle_patch": add_reference_attention}
 
 
+def hand_rows(options: dict, rows: RowReferences, unet: Any) -> dict:
+    """transformer_options of one UNet call for these patches."""
+    return {**options, ROWS: rows}
+
+
 def make_position_patch(network: ReferenceNetwork):
     """input_block_patch: the fifth input channel of the first convolution, which is linear."""
 
@@ -132,7 +137,10 @@ def check_fit(model, net: ReferenceNet) -> None:
 def transformer_block(unet: Any, site: Site) -> Any:
     """One of `transformer_blocks`."""
     name, index, depth = site
-    layers = unet.middle_block if name == "middle" else unet.output_blocks[index]
+    if name == "middle":
+        layers = unet.middle_block
+    else:
+        layers = (unet.input_blocks if name == "input" else unet.output_blocks)[index]
     (blocks,) = (layer.transformer_blocks for layer in layers if hasattr(layer, ATTENTION))
     return blocks[depth]
 
@@ -141,11 +149,12 @@ def context_widths(blocks: Mapping[Site, Any]) -> set[int]:
     return {block.attn2.to_k.in_features for block in blocks.values() if block.attn2 is not None}
 
 
-def transformer_blocks(unet: Any) -> dict[Site, Any]:
+def transformer_blocks(unet: Any, with_encoder: bool = False) -> dict[Site, Any]:
     """The transformer blocks of the middle and the decoder of a core UNet; {} for others."""
     if not hasattr(unet, "middle_block") or not hasattr(unet, "output_blocks"):
         return {}
-    parts = [("middle", 0, unet.middle_block or ())]  # some small SDXL have no middle
+    parts = [("input", i, block) for i, block in enumerate(unet.input_blocks) if with_encoder]
+    parts += [("middle", 0, unet.middle_block or ())]  # some small SDXL have no middle
     parts += [("output", i, block) for i, block in enumerate(unet.output_blocks)]
     return {
         (name, index, depth): block

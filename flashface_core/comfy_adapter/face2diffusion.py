@@ -8,20 +8,26 @@ import torch
 
 from ..errors import FlashFaceError
 from ..identity import Identity, IdentityGroup, one_person
-from ..systems.face2diffusion.encoder import MSID, network_input
-from ..systems.face2diffusion.files import load_encoder, load_mapping
+from ..systems.face2diffusion.encoder import MSID
+from ..systems.face2diffusion.files import load_encoders, load_mapping
 from ..systems.face2diffusion.mapping import MappingNetwork
 from ..systems.face2diffusion.prompt import find_word, keep_together, put_word, with_placeholder
+from ..systems.faces_seen import faces_seen
 
 CLIP_L = "l"  # core's name of SD1.5's text model
 
 
 class Networks(torch.nn.Module):
-    """The frozen networks, float32 as in the official code, so that they are moved as one."""
+    """The frozen networks, float32 as in the official code, so that they are moved as one.
 
-    def __init__(self, encoder: MSID, mapping: MappingNetwork) -> None:
+    expression: a face to what the mapping network is told of its expression; None as published.
+    """
+
+    def __init__(
+        self, encoder: MSID, mapping: MappingNetwork, expression: MSID | None = None
+    ) -> None:
         super().__init__()
-        self.encoder, self.mapping = encoder, mapping
+        self.encoder, self.mapping, self.expression = encoder, mapping, expression
 
 
 class Face2Diffusion:
@@ -41,51 +47,61 @@ class Face2Diffusion:
     ) -> torch.Tensor:
         """S* (2, text width) of one person, float32 on the CPU.
 
-        Several photos: the mean of their face vectors by weight. expression: (1, 64)
-        coefficients as the mapping network was trained with; None: its learned vector.
-        Raises FlashFaceError for a group, for photos without weight or without an aligned face.
+        Several photos: the mean of their face vectors by weight. expression: (1, expression
+        width), as the mapping network was trained with; None: its learned vector. Raises
+        FlashFaceError for a group, for photos without weight, and for photos without an aligned
+        face where the encoder needs one.
         """
         person = one_person(identity, "Face2DiffusionTextEncode describes one person")
-        faces, weights = _faces(person)
-        comfy.model_management.load_models_gpu([self.patcher], force_full_load=True)
-        device = self.patcher.load_device
-        vectors = self._networks.encoder(network_input(faces.to(device)))
-        share = (weights / weights.sum()).to(vectors)
-        vector = (vectors * share[:, None]).sum(dim=0, keepdim=True)
+        vector = self._mean_vector(self._networks.encoder, person, "Face2Diffusion")
         given = None if expression is None else expression.to(vector)
         return self._networks.mapping(vector, given)[0].cpu()
 
+    @torch.inference_mode()
+    def expression(self, identity: Identity | IdentityGroup) -> torch.Tensor:
+        """The expression of one person for `word`, (1, expression width), float32 on the CPU.
 
-def _faces(person: Identity) -> tuple[torch.Tensor, torch.Tensor]:
-    """Aligned faces (N, 112, 112, 3) that have a weight, in an order of their own, and weights."""
-    references = [one for one in person.references if one.weight > 0]
-    references.sort(key=lambda one: (one.content, one.weight))  # not the order of the photos
-    if not references:
-        raise FlashFaceError(
-            f"The identity has {len(person.references)} photos and none with a weight above 0, "
-            "Face2Diffusion needs one at least; raise a weight in FlashFaceIdentity."
-        )
-    faces = [one.aligned for one in references if one.aligned is not None]
-    if missing := len(references) - len(faces):
-        raise FlashFaceError(
-            f"{missing} of the identity's {len(references)} photos have no aligned face, which "
-            "Face2Diffusion needs; connect a FlashFaceDetectorLoader in FlashFaceIdentity."
-        )
-    return torch.stack(faces), torch.tensor([one.weight for one in references])
+        Several photos: the mean by weight. Raises FlashFaceError where the file of the face
+        encoder has no expression network, and as `word` does.
+        """
+        if self._networks.expression is None:
+            raise FlashFaceError(
+                "This face encoder came without an expression network, which tells the expression "
+                "of a photo; disconnect `expression` in Face2DiffusionTextEncode, or choose an "
+                "encoder file in Face2DiffusionLoader that was trained with one."
+            )
+        person = one_person(identity, "Face2DiffusionTextEncode takes one person's expression")
+        system = "Face2Diffusion's expression network"
+        return self._mean_vector(self._networks.expression, person, system).cpu()
+
+    def _mean_vector(self, encoder: MSID, person: Identity, system: str) -> torch.Tensor:
+        """(1, D), on the device that computes."""
+        faces, share = faces_seen(encoder, person, system)
+        comfy.model_management.load_models_gpu([self.patcher], force_full_load=True)
+        vectors = encoder(faces.to(self.patcher.load_device))
+        return (vectors * share.to(vectors)[:, None]).sum(dim=0, keepdim=True)
 
 
 def load_face2diffusion(mapping: str | Path, encoder: str | Path) -> Face2Diffusion:
-    """Of the published mapping.pt and msid.pt, or safetensors of them.
+    """Of the published mapping.pt and msid.pt, safetensors of them, or files of other sizes.
 
-    Raises FlashFaceError for any other file, and for a mapping network of another face encoder.
+    Raises FlashFaceError for any other file, and for two that were not trained together.
     """
     network = load_mapping(mapping)
-    if network.identity_width != MSID.width:
+    identity, expression = load_encoders(encoder)
+    names = Path(mapping).name, Path(encoder).name
+    _check_width(*names, "face", network.identity_width, identity)
+    if expression is not None:
+        _check_width(*names, "expression", network.expression_width, expression)
+    return Face2Diffusion(Networks(identity, network, expression))
+
+
+def _check_width(mapping: str, encoder: str, what: str, trained_on: int, network: MSID) -> None:
+    if trained_on != network.vector_width:
         raise FlashFaceError(
-            f"{Path(mapping).name} was trained on face vectors of {network.identity_width} values, "
-            f"expected MSID's {MSID.width}; choose a mapping network that was trained with MSID."
+            f"{mapping} was trained on {what} vectors of {trained_on} values, expected the "
+            f"{network.vector_width} of {encoder}; choose two files that were trained together."
         )
-    return Face2Diffusion(Networks(load_encoder(encoder), network))
 
 
 def encode_text(

@@ -14,7 +14,7 @@ import torch
 
 from ..checkpoint import Site, levels_of, site_depths
 from ..errors import FlashFaceError
-from ..features import FaceFeatures, KeysValues
+from ..features import FaceFeatures, KeysValues, ReferenceLatent
 from ..reference_attention import SelfAttention, add_extra_keys
 from ..reference_net import feature_maps
 from ..rows import RowReferences, StepReferences, gather_references
@@ -62,23 +62,26 @@ class Shape:
     has_pooled: bool
 
 
-def shape_of(model) -> Shape:
-    """Raises FlashFaceError for a MODEL that is neither SD1.5 nor SDXL."""
+def shape_of(model, node: str = "ReferenceNetFromModel", with_encoder: bool = False) -> Shape:
+    """node: who asks, for messages. with_encoder: attention sites of the encoder too.
+
+    Raises FlashFaceError for a MODEL that is neither SD1.5 nor SDXL.
+    """
     unet = model.model.diffusion_model
     kind = type(model.model).__name__
-    blocks = transformer_blocks(unet)
+    blocks = transformer_blocks(unet, with_encoder)
     context = sorted(context_widths(blocks))
     if len(context) != 1 or context[0] not in FAMILIES:
         found = f"context width {', '.join(map(str, context))}" if context else "no UNet"
         raise FlashFaceError(
-            f"The MODEL ({kind}, {found}) is neither SD1.5 nor SDXL, and ReferenceNetFromModel "
-            "works with these two; connect one of them."
+            f"The MODEL ({kind}, {found}) is neither SD1.5 nor SDXL, and {node} works with these "
+            "two; connect one of them."
         )
     if unet.in_channels != INPUT_CHANNELS:
         raise FlashFaceError(
             f"The MODEL ({kind}) has {unet.in_channels} input channels, as inpainting and editing "
-            f"models do, and ReferenceNetFromModel needs {INPUT_CHANNELS}; connect an ordinary "
-            "model of the family."
+            f"models do, and {node} needs {INPUT_CHANNELS}; connect an ordinary model of the "
+            "family."
         )
     return Shape(
         context[0],
@@ -92,6 +95,8 @@ def shape_of(model) -> Shape:
 class LiveReferenceNet(PhotoEncoder):
     """A REFERENCE_NET that is whichever network of this shape is being sampled."""
 
+    reads = "attn1"
+
     def __init__(self, shape: Shape, **kwargs) -> None:
         super().__init__(**kwargs)
         self.shape = shape
@@ -104,8 +109,8 @@ class LiveReferenceNet(PhotoEncoder):
         pooled = negative[0][1].get("pooled_output")
         if pooled is None:
             raise FlashFaceError(
-                f"The negative prompt has no pooled output, which {self.family} needs; encode it "
-                f"with CLIPTextEncode and an {self.family} CLIP."
+                f"{self.prompt} has no pooled output, which {self.family} needs; encode it with "
+                f"CLIPTextEncode and an {self.family} CLIP."
             )
         return replace(features, pooled=pooled.detach().float().cpu())
 
@@ -128,31 +133,37 @@ class LiveReferenceNet(PhotoEncoder):
         patcher = model.current_patcher
         # A LoRA that one prompt brings along is for the rows of that prompt.
         patcher.apply_hooks(None)
-        attachment: Attachment | None = patcher.get_attachment(KEY)
-        patches = {} if attachment is None else attachment.patches
         done: dict[str, KeysValues] = {}
-
-        def keys_values(latent: torch.Tensor) -> KeysValues:
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            maps = self._feature_maps(features, latent, timestep, device, model, patches)
-            attention = {
-                site: transformer_block(model.diffusion_model, site).attn1 for site in maps
-            }
-            return {
-                site: (attention[site].to_k(y), attention[site].to_v(y)) for site, y in maps.items()
-            }
-
         people = [person for person in features.people if person.references]
         for person in people:
             for reference in person.references:
                 if reference.content not in done:
-                    done[reference.content] = keys_values(reference.latent)
+                    comfy.model_management.throw_exception_if_processing_interrupted()
+                    done[reference.content] = self._keys_values(
+                        features, reference, timestep, device, model
+                    )
         entries = [[done[r.content] for r in person.references] for person in people]
         return gather_references(people, entries, device)
 
-    def _feature_maps(self, features, latent, timestep, device, model, patches):
-        """One pass over one clean latent. patches: of the MODEL's reference attention, on the
-        photo itself, where the MODEL was trained with it."""
+    def _keys_values(
+        self,
+        features: FaceFeatures,
+        reference: ReferenceLatent,
+        timestep: float,
+        device: torch.device,
+        model,
+    ) -> KeysValues:
+        maps = self._feature_maps(features, reference.latent, timestep, device, model)
+        attention = {site: transformer_block(model.diffusion_model, site).attn1 for site in maps}
+        return {
+            site: (attention[site].to_k(y), attention[site].to_v(y)) for site, y in maps.items()
+        }
+
+    def _feature_maps(self, features, latent, timestep, device, model):
+        """One pass over one latent, with the MODEL's reference attention on the photo itself
+        where the MODEL was trained with it."""
+        attachment: Attachment | None = model.current_patcher.get_attachment(KEY)
+        patches = {} if attachment is None else attachment.patches
         dtype = model.manual_cast_dtype or model.get_dtype()
         y = None
         if features.pooled is not None:
@@ -171,18 +182,26 @@ class LiveReferenceNet(PhotoEncoder):
             self.shape.widths,
             y,
             {name: [patch] for name, patch in patches.items()},
+            self.reads,
         )
 
 
 def reference_net_from_model(model) -> LiveReferenceNet:
     """Raises FlashFaceError for a MODEL that is neither SD1.5 nor SDXL."""
-    shape = shape_of(model)
+    return LiveReferenceNet(**live_settings(model, shape_of(model), "ReferenceNetFromModel"))
+
+
+def live_settings(model, shape: Shape, name: str) -> dict[str, Any]:
+    """What LiveReferenceNet is made with.
+
+    reference_size: that of the reference attention that MODEL carries, or its family's.
+    """
     family = FAMILIES[shape.context_width]
     attachment: Attachment | None = model.get_attachment(KEY)
     carried = None if attachment is None else attachment.net
-    return LiveReferenceNet(
-        shape,
-        name=f"ReferenceNetFromModel ({family.name})",
+    return dict(
+        shape=shape,
+        name=f"{name} ({family.name})",
         levels=levels_of(shape.depths),
         compute_dtype=model.model.manual_cast_dtype or model.model.get_dtype(),
         context_width=shape.context_width,
@@ -221,6 +240,11 @@ def attach_extra_keys(model, net: LiveReferenceNet, features: FaceFeatures):
         attachment = replace(previous, features=features)
     model.set_attachments(KEY, attachment)
     return model
+
+
+def hand_extra_rows(options: dict, rows: RowReferences, unet: Any) -> dict:
+    """transformer_options of one UNet call for these patches."""
+    return {**options, ROWS: rows, UNET: unet}
 
 
 def make_extra_key_patches(sites: Mapping[Site, Any]) -> dict[str, Callable]:

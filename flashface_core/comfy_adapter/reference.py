@@ -32,6 +32,9 @@ class PhotoEncoder:
     reference_size: pixels of the square that a crop is padded to.
     """
 
+    reader = "the ReferenceNet"  # who reads the prompt
+    prompt = "The negative prompt"
+
     def __init__(
         self,
         name: str,
@@ -60,6 +63,10 @@ class PhotoEncoder:
         """
         raise NotImplementedError
 
+    def seen_at(self, timestep: float) -> float:
+        """The timestep of `step_references` for a step at this one."""
+        return timestep
+
     def keys_values_bytes(self, tokens: int) -> int:
         """What the keys and values of one reference take whose latent has `tokens` pixels."""
         raise NotImplementedError
@@ -79,12 +86,7 @@ class PhotoEncoder:
         Raises FlashFaceError for an identity without photos and for a VAE or negative prompt that
         the ReferenceNet was not made for.
         """
-        context = self._context(negative)
-        if getattr(vae, "latent_channels", LATENT_CHANNELS) != LATENT_CHANNELS:
-            raise FlashFaceError(
-                f"The VAE has {vae.latent_channels} latent channels, the ReferenceNet needs "
-                f"{LATENT_CHANNELS}; connect an {self.family} VAE."
-            )
+        context = self.check(identity, vae, negative)
         people = [self._person(person, vae) for person in people_of(identity)]
         # In an order of their own, so that the order in which they were given changes no bit.
         people = tuple(sorted(people, key=_order))
@@ -93,13 +95,24 @@ class PhotoEncoder:
             self._precompute(features, sigmas)
         return features
 
-    def _person(self, identity: Identity, vae) -> Person:
-        if not identity.references:
+    def check(self, identity: Identity | IdentityGroup, vae, negative) -> torch.Tensor:
+        """The prompt's embedding. Raises FlashFaceError as `encode` does."""
+        context = self._context(negative)
+        if getattr(vae, "latent_channels", LATENT_CHANNELS) != LATENT_CHANNELS:
             raise FlashFaceError(
-                f"The identity{f' {identity.name}' * bool(identity.name)} has no photo left (0 "
-                "references); give FlashFaceIdentity a photo in which a face is found, or set "
-                "no_face to `use whole image`."
+                f"The VAE has {vae.latent_channels} latent channels, {self.reader} needs "
+                f"{LATENT_CHANNELS}; connect an {self.family} VAE."
             )
+        for person in people_of(identity):
+            if not person.references:
+                raise FlashFaceError(
+                    f"The identity{f' {person.name}' * bool(person.name)} has no photo left (0 "
+                    "references); give FlashFaceIdentity a photo in which a face is found, or set "
+                    "no_face to `use whole image`."
+                )
+        return context
+
+    def _person(self, identity: Identity, vae) -> Person:
         weighed = zip(identity.references, identity.key_weights(), strict=True)
         references = tuple(
             self._reference_latent(reference, weight, vae)
@@ -112,21 +125,21 @@ class PhotoEncoder:
         """The ReferenceNet's text: the negative prompt (FLASHFACE.md section 2)."""
         if len(negative) != 1:
             raise FlashFaceError(
-                f"The negative prompt has {len(negative)} entries, the ReferenceNet takes exactly "
-                "one; connect a plain CLIPTextEncode."
+                f"{self.prompt} has {len(negative)} entries, {self.reader} takes exactly one; "
+                "connect a plain CLIPTextEncode."
             )
         context = negative[0][0]
         count, tokens, width = context.shape
         if width != self.context_width:
             other = "SDXL" if self.family == "SD1.5" else "SD1.5"
             raise FlashFaceError(
-                f"The negative prompt is {width} wide, the ReferenceNet of {self.name} needs "
+                f"{self.prompt} is {width} wide, {self.reader} of {self.name} needs "
                 f"{self.context_width}; encode it with an {self.family} CLIP (not {other}'s)."
             )
         if count != 1 or tokens == 0 or tokens % CLIP_TOKENS:
             raise FlashFaceError(
-                f"The negative prompt is a batch of {count} with {tokens} tokens, the ReferenceNet "
-                f"takes a batch of 1 with a multiple of {CLIP_TOKENS} tokens."
+                f"{self.prompt} is a batch of {count} with {tokens} tokens, {self.reader} takes a "
+                f"batch of 1 with a multiple of {CLIP_TOKENS} tokens."
             )
         return context.detach().float().cpu()
 

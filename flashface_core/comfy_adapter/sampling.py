@@ -8,6 +8,7 @@ import math
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import comfy.conds
 import comfy.samplers
@@ -16,20 +17,37 @@ import torch
 
 from ..checkpoint import Site
 from ..features import FaceFeatures
-from ..guidance import Guidance, StepPlan, add_face_guidance, plan_step, rescale_guidance
+from ..guidance import StepPlan, add_face_guidance, rescale_guidance
 from ..rows import RowReferences, StepReferences
-from .attach import ROWS, UNET
+from .attach import KEY
 from .reference import PhotoEncoder
 
 log = logging.getLogger("flashface")
 
-STEP = "flashface_step"
-RUN = "flashface_run"
-ROLE = "flashface_role"
-STRENGTH = "flashface_strength"
-POSITION = "flashface_position"
-REGION = "flashface_region"
-BRANCH = "flashface_branch"
+
+class Names(NamedTuple):
+    """What one Apply node's data is called on its way, so that two of them fit on one MODEL.
+
+    key: of wrappers and attachments. node: the id.
+    """
+
+    key: str
+    node: str
+    step: str
+    run: str
+    role: str
+    strength: str
+    position: str
+    region: str
+    branch: str
+
+
+def names_of(key: str, node: str) -> Names:
+    return Names(key, node, *(f"{key}_{what}" for what in Names._fields[2:]))
+
+
+FLASHFACE = names_of(KEY, "FlashFaceApply")
+STRENGTH, POSITION = FLASHFACE.strength, FLASHFACE.position
 
 
 class RowValues(comfy.conds.CONDRegular):
@@ -82,47 +100,62 @@ class Run:
         return self.references
 
 
-def report_unreached(executor, *args, **kwargs):
-    """OUTER_SAMPLE: say it when a guider goes round our steps."""
-    options = executor.class_obj.model_options.setdefault("transformer_options", {})
-    run = options[RUN] = Run()  # of this run: the guider has cloned its options
-    result = executor(*args, **kwargs)
-    if not run.reached:
-        name = type(executor.class_obj).__name__
-        log.warning("FlashFaceApply had no effect: %s does not call ComfyUI's predict_noise.", name)
-    return result
+def make_run(names: Names):
+    def outer_sample(executor, *args, **kwargs):
+        """OUTER_SAMPLE: say it when a guider goes round our steps."""
+        options = executor.class_obj.model_options.setdefault("transformer_options", {})
+        run = options[names.run] = Run()  # of this run: the guider has cloned its options
+        result = executor(*args, **kwargs)
+        if not run.reached:
+            guider = type(executor.class_obj).__name__
+            log.warning(
+                "%s had no effect: %s does not call ComfyUI's predict_noise.", names.node, guider
+            )
+        return result
+
+    return outer_sample
 
 
-def make_predict_noise(features: FaceFeatures, guidance: Guidance, window: tuple[float, float]):
+def make_predict_noise(
+    names: Names,
+    features: FaceFeatures,
+    make_plan: Callable[[float, bool], StepPlan],
+    window: tuple[float, float],
+    at_timesteps: bool = True,
+):
+    """make_plan: from the model timestep, and whether the step lies in the window (sigmas).
+    at_timesteps: see every step `at_trained_noise`."""
     start_sigma, end_sigma = window
 
     def predict_noise(executor, x, timestep, model_options, *args, **kwargs):
         guider = executor.class_obj
         options = dict(model_options.get("transformer_options", {}))
-        run: Run = options.get(RUN) or Run()
+        run: Run = options.get(names.run) or Run()
         run.reached = True
         sampling = guider.inner_model.model_sampling
         sigma = timestep.flatten()[:1]
         t = float(sampling.timestep(sigma))
         is_inside = end_sigma <= float(sigma) <= start_sigma
-        if is_inside:
+        if is_inside and at_timesteps:
             x, timestep = at_trained_noise(sampling, x, timestep, t)
             if (sigmas := options.get("sample_sigmas")) is not None:
                 # Where context windows and others look up by value which step this is.
                 options["sample_sigmas"] = torch.where(sigmas == sigma, timestep[:1], sigmas)
-        plan = plan_step(guidance, t, is_inside)
+        plan = make_plan(t, is_inside)
         references = None
         if plan.needs_features:
             net: PhotoEncoder = features.net
+            seen_at = net.seen_at(t)
             references = run.references_at(
-                t, lambda: net.step_references(features, t, x.device, guider.inner_model)
+                seen_at,
+                lambda: net.step_references(features, seen_at, x.device, guider.inner_model),
             )
         position, regions = place_tensors(features, x)
         is_whole = model_options.get("context_handler") is None
         step = Step(plan, references, position, regions, is_noting=is_whole)
 
         def marked(conds, role: str, strength: float):
-            return conds and mark_conds(conds, role, strength, position, regions)
+            return conds and mark_conds(names, conds, role, strength, position, regions)
 
         conds = guider.conds
         guider.conds = {
@@ -133,10 +166,10 @@ def make_predict_noise(features: FaceFeatures, guidance: Guidance, window: tuple
         if plan.reference is not None and positive:
             # Core's EasyCache keeps its differences per uuid: y and y_ref must not share one.
             step.reference_conds = [
-                {**c, "uuid": uuid.uuid5(c["uuid"], STEP)}
+                {**c, "uuid": uuid.uuid5(c["uuid"], names.step)}
                 for c in marked(positive, "reference", plan.reference)
             ]
-        options[STEP] = step
+        options[names.step] = step
         model_options = {**model_options, "transformer_options": options}
         try:
             denoised = executor(x, timestep, model_options, *args, **kwargs)
@@ -217,20 +250,23 @@ def _stack(masks: list[torch.Tensor], samples: int) -> torch.Tensor:
     return torch.stack([comfy.utils.repeat_to_batch_size(m, count) for m in masks], 1)
 
 
-def mark_conds(conds: list[dict], role: str, strength: float, position, regions) -> list[dict]:
+def mark_conds(
+    names: Names, conds: list[dict], role: str, strength: float, position, regions
+) -> list[dict]:
     """Copies of the cond dicts whose rows carry their own strength, mask and regions."""
-    rows: dict = {STRENGTH: RowValues([strength])}
+    rows: dict = {names.strength: RowValues([strength])}
     if position is not None:
-        rows[POSITION] = comfy.conds.CONDNoiseShape(position)
+        rows[names.position] = comfy.conds.CONDNoiseShape(position)
     if regions is not None:
-        rows[REGION] = comfy.conds.CONDNoiseShape(regions)
-    return [{**c, ROLE: role, "model_conds": {**c["model_conds"], **rows}} for c in conds]
+        rows[names.region] = comfy.conds.CONDNoiseShape(regions)
+    return [{**c, names.role: role, "model_conds": {**c["model_conds"], **rows}} for c in conds]
 
 
 def add_reference_branch(executor, model, conds, x_in, timestep, model_options, *args, **kwargs):
     """CALC_COND_BATCH: note y, and compute y_ref beside it, once per step."""
-    step: Step | None = model_options.get("transformer_options", {}).get(STEP)
-    index = next((i for i, c in enumerate(conds) if c and c[0].get(ROLE) == "positive"), None)
+    step: Step | None = model_options.get("transformer_options", {}).get(FLASHFACE.step)
+    role = FLASHFACE.role
+    index = next((i for i, c in enumerate(conds) if c and c[0].get(role) == "positive"), None)
     if step is None or not step.is_noting or index is None:
         return executor(model, conds, x_in, timestep, model_options, *args, **kwargs)
     step.is_noting = False
@@ -249,7 +285,7 @@ def with_branch(model_options: dict, reference: int, positive: int) -> dict:
     IPAdapter packs and others look up their own tokens by the number of the cond list, and know
     none beyond those of the guider.
     """
-    options = {**model_options["transformer_options"], BRANCH: {reference: positive}}
+    options = {**model_options["transformer_options"], FLASHFACE.branch: {reference: positive}}
     return {**model_options, "transformer_options": options}
 
 
@@ -266,14 +302,19 @@ def _in_window(mask: torch.Tensor | None, x: torch.Tensor, window) -> torch.Tens
     return window.get_tensor(mask)
 
 
-def make_row_data(levels: Mapping[Site, float], key: str = ROWS):
+HandOver = Callable[[dict, RowReferences, Any], dict]
+
+
+def make_row_data(names: Names, levels: Mapping[Site, float], hand_over: HandOver):
+    """hand_over: transformer_options, rows and the running UNet to new transformer_options."""
+
     # Newer cores may hand on more: everything that is not ours goes through.
     def row_data(executor, x, timesteps, context, y, control, transformer_options, *args, **kwargs):
         """DIFFUSION_MODEL: what core brought along per row, to where the patches find it."""
-        strengths = kwargs.pop(STRENGTH, None)
-        position = kwargs.pop(POSITION, None)
-        regions = kwargs.pop(REGION, None)
-        step: Step | None = transformer_options.get(STEP)
+        strengths = kwargs.pop(names.strength, None)
+        position = kwargs.pop(names.position, None)
+        regions = kwargs.pop(names.region, None)
+        step: Step | None = transformer_options.get(names.step)
         if step is not None:
             if strengths is None:  # conds that a node made inside a step: like every other row
                 strengths = [step.plan.other] * len(x)
@@ -282,11 +323,10 @@ def make_row_data(levels: Mapping[Site, float], key: str = ROWS):
             window = transformer_options.get("context_window")
             position, regions = (_in_window(mask, x, window) for mask in (position, regions))
             rows = RowReferences(strengths, position, regions, step.references, levels, x.device)
-            as_seen = transformer_options.get(BRANCH, {})
+            as_seen = transformer_options.get(names.branch, {})
             branches = [as_seen.get(i, i) for i in transformer_options.get("cond_or_uncond", [])]
-            transformer_options = {**transformer_options, key: rows, "cond_or_uncond": branches}
-            if key != ROWS:  # a network that looks at the photos itself
-                transformer_options[UNET] = executor.class_obj
+            transformer_options = {**transformer_options, "cond_or_uncond": branches}
+            transformer_options = hand_over(transformer_options, rows, executor.class_obj)
         return executor(x, timesteps, context, y, control, transformer_options, *args, **kwargs)
 
     return row_data

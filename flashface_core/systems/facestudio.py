@@ -13,12 +13,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import adaptive_avg_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, layer_norm
 
 from ..errors import FlashFaceError
 from ..reference_attention import Attention, attend, join_heads, split_heads
 
 TOKENS = 4
+# Over the face of a style image: CLIP's mean colour, which its networks see as zeros.
+FACELESS = (0.48145466, 0.4578275, 0.40821073)
 
 
 class HybridCondition(nn.Module):
@@ -98,6 +100,47 @@ def _checked(
             f"take {width} numbers per picture; use the encoder they were trained with."
         )
     return embedding
+
+
+class TextPrior(nn.Sequential):
+    """A text to the style embedding of a picture that it could describe: e_T.
+
+    A small perceptron in the place of the paper's diffusion prior, of which no weights for these
+    encoders are published. text_width: of the text CONDITIONING; operations: torch.nn or a
+    comfy.ops class.
+    """
+
+    def __init__(
+        self,
+        text_width: int,
+        hidden: int,
+        style_width: int,
+        operations: Any = nn,
+        dtype=None,
+        device=None,
+    ) -> None:
+        options = dict(dtype=dtype, device=device)
+        super().__init__(
+            operations.Linear(text_width, hidden, **options),
+            nn.GELU(),
+            operations.Linear(hidden, style_width, **options),
+        )
+        self.text_width = text_width
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:  # pyright: ignore
+        """(B, L, text width), any number of tokens, to (B, style width)."""
+        return super().forward(layer_norm(tokens.mean(1), (self.text_width,)))
+
+
+def paint_out(image: torch.Tensor, box: Sequence[float]) -> torch.Tensor:
+    """A copy of a picture (H, W, 3), 0..1, with FACELESS in the box x1, y1, x2, y2, in pixels.
+
+    "The face region masked" of section 3.4; the paper does not say with what.
+    """
+    image = image.clone()
+    left, top, right, bottom = (max(0, round(value)) for value in box)
+    image[top:bottom, left:right] = image.new_tensor(FACELESS)
+    return image
 
 
 def mix_faces(faces: torch.Tensor, weights: Sequence[float]) -> torch.Tensor:

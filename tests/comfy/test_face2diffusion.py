@@ -88,7 +88,7 @@ def expected(clip, word: torch.Tensor, text=TEXT, at=AT) -> torch.Tensor:
 def test_the_placeholder_is_the_word_of_the_face(clip, loaded):
     networks = loaded.patcher.model
     loaded.word(person(1))  # puts the networks where they compute
-    aligned = network_input(face(1)[None].to(loaded.patcher.load_device))
+    aligned = network_input(face(1)[None]).to(loaded.patcher.load_device)
     word = networks.mapping(networks.encoder(aligned))[0].cpu()
     assert torch.equal(loaded.word(person(1)), word)
     assert torch.equal(encode(clip, loaded), expected(clip, word))

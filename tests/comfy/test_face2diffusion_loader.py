@@ -96,5 +96,5 @@ def test_mixed_up_files_and_a_mapping_of_another_encoder_are_errors(models, tmp_
     save_file(rule_state(shapes), tmp_path / "arcface.safetensors")
     folders = ([str(models), str(tmp_path)], set(CHECKPOINTS))
     monkeypatch.setitem(folder_paths.folder_names_and_paths, FOLDER, folders)
-    with pytest.raises(FlashFaceError, match="vectors of 512 values, expected MSID's 1536"):
+    with pytest.raises(FlashFaceError, match="vectors of 512 values, expected the 1536 of msid"):
         Face2DiffusionLoader.execute("arcface.safetensors", "msid.safetensors")

@@ -150,8 +150,62 @@ CONTRACT = {
             ("text", "STRING", ANY),
             ("placeholder", "STRING", "f l"),
         ],
-        [],
+        [("expression", "FACE_IDENTITY", ANY)],
         [("CONDITIONING", "CONDITIONING")],
+    ),
+    "FaceStudioLoader": (
+        [("model_name", ["none"], ANY)],
+        [],
+        [("FACESTUDIO", "FACESTUDIO")],
+    ),
+    "FaceStudioEncode": (
+        [
+            ("facestudio", "FACESTUDIO", ANY),
+            ("identity", "FACE_IDENTITY", ANY),
+            ("alpha", "FLOAT", 1.0),
+            ("mask_face", "BOOLEAN", False),
+        ],
+        [
+            ("style_image", "IMAGE", ANY),
+            ("text", "CONDITIONING", ANY),
+            ("clip_vision", "CLIP_VISION", ANY),
+            ("clip_vision_2", "CLIP_VISION", ANY),
+            ("clip_vision_3", "CLIP_VISION", ANY),
+            ("detector", "FACE_DETECTOR", ANY),
+        ],
+        [("CONDITIONING", "positive"), ("CONDITIONING", "negative")],
+    ),
+    "FaceStudioApply": (
+        [("model", "MODEL", ANY), ("facestudio", "FACESTUDIO", ANY)],
+        [],
+        [("MODEL", "MODEL")],
+    ),
+    "FaceFusionLoader": (
+        [("model_name", ["none (training-free)"], ANY)],
+        [],
+        [("FACE_FUSION", "FACE_FUSION")],
+    ),
+    "FaceFusionEncode": (
+        [
+            ("face_fusion", "FACE_FUSION", ANY),
+            ("identity", "FACE_IDENTITY", ANY),
+            ("vae", "VAE", ANY),
+            ("text", "CONDITIONING", ANY),
+        ],
+        [],
+        [("FACE_FUSION_FEATURES", "FACE_FUSION_FEATURES")],
+    ),
+    "FaceFusionApply": (
+        [
+            ("model", "MODEL", ANY),
+            ("features", "FACE_FUSION_FEATURES", ANY),
+            ("strength", "FLOAT", 1.0),
+            ("reference_noise", ["current step", "none"], "current step"),
+            ("start_percent", "FLOAT", 0.0),
+            ("end_percent", "FLOAT", 1.0),
+        ],
+        [],
+        [("MODEL", "MODEL")],
     ),
     "FlashFaceApply": (
         [("model", "MODEL", ANY), ("features", "FACE_FEATURES", ANY)],
@@ -184,11 +238,15 @@ def test_a_node_has_the_promised_inputs_and_outputs(object_info, node):
             options = info["input"]["required"][name][1]["options"]
             assert options
             options[:] = values
+        if values == ["none (training-free)"]:  # stands behind the files
+            del info["input"]["required"][name][1]["options"][:-1]
     assert described(info, "required") == required
     assert described(info, "optional") == optional
     assert list(zip(info["output"], info["output_name"], strict=True)) == outputs
     assert info["category"] == "FlashFace"
-    assert info["display_name"].startswith(("FlashFace ", "Face2Diffusion "))
+    assert info["display_name"].startswith(
+        ("FlashFace ", "Face2Diffusion ", "FaceStudio ", "Face Fusion ")
+    )
     assert info["description"]
 
 
@@ -200,6 +258,6 @@ def test_every_node_of_the_pack_is_in_the_contract_and_no_other(object_info):
 @pytest.mark.parametrize("node", CONTRACT)
 def test_every_widget_says_what_it_does(object_info, node):
     inputs = object_info[node]["input"]
-    widgets = ("COMBO", "INT", "FLOAT", "STRING")
+    widgets = ("COMBO", "INT", "FLOAT", "STRING", "BOOLEAN")
     for name, (type_, options) in {**inputs["required"], **inputs.get("optional", {})}.items():
         assert type_ not in widgets or options.get("tooltip"), f"{node}.{name} has no tooltip"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
-from support.face2diffusion import write_published
+from support.face2diffusion import write_published, write_small
 from support.photographs import astronaut
 from support.server import start_server
 
@@ -19,10 +19,14 @@ def server(tmp_path_factory):
     for path in (folder, base / "input"):
         path.mkdir(parents=True)
     write_published(folder)
+    write_small(folder)
     astronaut().save(base / "input" / "one.png")
     ImageOps.mirror(astronaut()).save(base / "input" / "other.png")
     with start_server(base) as server:
         yield server
+
+
+SMALL = {"mapping_name": "mapping_small.safetensors", "encoder_name": "msid_small.safetensors"}
 
 
 def workflow(photo: str = "one.png", detector: bool = True, **changed):
@@ -73,6 +77,13 @@ def test_the_photograph_changes_the_picture_and_the_placeholder_does_not(server)
     assert np.array_equal(picture(server, workflow(text=text, placeholder="eileen")), one)
 
 
+def test_an_encoder_of_crops_needs_no_detector_and_takes_an_expression(server):
+    one = picture(server, workflow(detector=False, **SMALL))
+    assert not np.array_equal(picture(server, workflow("other.png", False, **SMALL)), one)
+    told = workflow(detector=False, expression=["3", 0], **SMALL)
+    assert not np.array_equal(picture(server, told), one)
+
+
 WRONG = {
     "no placeholder": (dict(text="a portrait"), "no placeholder 'sks'"),
     "no detector": (dict(detector=False), "connect a FlashFaceDetectorLoader"),
@@ -80,6 +91,8 @@ WRONG = {
         dict(mapping_name="msid.safetensors", encoder_name="mapping.pt"),
         "msid.safetensors is Face2Diffusion's face encoder",
     ),
+    "no expression network": (dict(expression=["3", 0]), "disconnect `expression`"),
+    "not together": (SMALL | {"mapping_name": "mapping.pt"}, "expected the 48 of msid_small"),
     "no such file": (dict(encoder_name="none"), "put the published mapping.pt and msid.pt there"),
 }
 

@@ -22,7 +22,7 @@ from support.tools import ROOT
 pytestmark = pytest.mark.server
 
 OURS = [path.stem for path in sorted((ROOT / "web" / "docs").glob("*.md"))]
-WIDGETS = ("COMBO", "INT", "FLOAT", "STRING")
+WIDGETS = ("COMBO", "INT", "FLOAT", "STRING", "BOOLEAN")
 
 
 def ui_to_api(ui: dict, object_info: dict) -> dict:
@@ -130,7 +130,9 @@ def test_every_node_has_a_help_page(server):
     assert ours == set(OURS)
     for name in ours:
         page = fetch(server, f"/extensions/flashface/docs/{name}.md").decode()
-        assert page.startswith(("# FlashFace ", "# Face2Diffusion "))
+        assert page.startswith(
+            ("# FlashFace ", "# Face2Diffusion ", "# FaceStudio ", "# Face Fusion ")
+        )
 
 
 def test_help_pages_name_every_widget_of_their_node(server):

@@ -7,11 +7,30 @@ import pytest
 import torch
 from flashface_pack.flashface_core.checkpoint_file import write_safetensors
 from flashface_pack.flashface_core.comfy_adapter.load import load_flashface
+from flashface_pack.flashface_core.systems.face2diffusion.encoder import Topology
+from flashface_pack.flashface_core.systems.face2diffusion.files import load_encoders, load_mapping
+from flashface_pack.flashface_core.systems.face2diffusion.mapping import MappingNetwork
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from support.face2diffusion import (
+    EXPRESSION,
+    IDENTITY,
+    rule_state,
+    shapes_of,
+    small_encoder,
+    small_metadata,
+    write_small,
+)
 from support.tools import ROOT, load_tool
 
 rule_weights = load_tool("rule_weights")
+
+
+# In the published layout, but smaller.
+FACE2DIFFUSION = {
+    "mapping": lambda: rule_state(shapes_of(MappingNetwork(24, 8, 32, 16))),
+    "msid": lambda: small_encoder(Topology(patch=16, width=24, depth=3, scales=(0, 2))),
+}
 
 
 def convert(*arguments) -> subprocess.CompletedProcess:
@@ -73,6 +92,51 @@ def test_values_beyond_half_precision_are_told(published, tmp_path):
     assert done.returncode != 0 and "use --dtype bf16" in done.stderr
     assert not (tmp_path / "large.safetensors").exists()
     assert convert(large, "--dtype", "bf16").returncode == 0
+
+
+@pytest.mark.parametrize("name", ["mapping", "msid"])
+def test_the_published_files_of_face2diffusion_are_converted(tmp_path, name):
+    """The encoder's counters are whole numbers beyond half precision."""
+    state = FACE2DIFFUSION[name]()
+    counters = {key for key, value in state.items() if not value.is_floating_point()}
+    state |= {key: torch.tensor(300_000) for key in counters}
+    assert len(counters) == (2 if name == "msid" else 0)
+    torch.save(state, tmp_path / f"{name}.pt")
+    done = convert(tmp_path / f"{name}.pt")
+    assert done.returncode == 0, done.stderr
+    assert "put it into ComfyUI/models/face2diffusion/" in done.stdout
+    out = tmp_path / f"{name}.safetensors"
+    written = load_file(out)
+    assert written.keys() == state.keys()
+    for key, value in written.items():
+        assert torch.equal(value, state[key] if key in counters else state[key].half())
+        assert value.dtype == (torch.int64 if key in counters else torch.float16)
+    loaded = load_mapping(out) if name == "mapping" else load_encoders(out)[0]
+    assert all(torch.equal(value, written[key]) for key, value in loaded.state_dict().items())
+    whole = tmp_path / "whole.safetensors"
+    assert convert(tmp_path / f"{name}.pt", "--dtype", "fp32", "--out", whole).returncode == 0
+    assert all(torch.equal(value, state[key]) for key, value in load_file(whole).items())
+
+
+def test_an_encoder_with_an_expression_keeps_both_and_its_metadata(tmp_path):
+    source, out = write_small(tmp_path)[1], tmp_path / "half.safetensors"
+    assert convert(source, "--out", out).returncode == 0
+    encoder, expression = load_encoders(out)
+    assert (encoder.topology, encoder.face) == (IDENTITY, "crop")
+    assert expression is not None and expression.topology == EXPRESSION
+
+
+def test_a_damaged_encoder_and_one_beyond_half_precision_leave_no_file(tmp_path):
+    state = small_encoder()
+    for name, value, told in (
+        ("large", state["pos_embed"] * 1e6, "use --dtype bf16"),
+        ("other", torch.zeros(1, 5, 3), "pos_embed has shape (1, 5, 3)"),
+    ):
+        save_file(state | {"pos_embed": value}, tmp_path / f"{name}.sft", small_metadata())
+        done = convert(tmp_path / f"{name}.sft")
+        assert done.returncode != 0 and told in done.stderr
+        assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("*.safetensors*"))
 
 
 def test_a_writer_that_is_handed_the_wrong_tensor_leaves_no_file(tmp_path):

@@ -41,7 +41,7 @@ def test_a_vector_does_not_depend_on_the_other_faces_of_the_batch(encoder):
     assert inputs.shape == (3, 3, 112, 112) and inputs.min() >= -1 and inputs.max() <= 1
     together = encoder(inputs)
     alone = torch.cat([encoder(inputs[i : i + 1]) for i in range(3)])
-    assert together.shape == (3, encoder.width)
+    assert together.shape == (3, encoder.vector_width)
     assert torch.allclose(together, alone, atol=2e-5)
     assert not torch.allclose(together[0], together[2], atol=1e-2)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from flashface_pack.flashface_core.checkpoint_file import write_safetensors
 from flashface_pack.flashface_core.errors import FlashFaceError
-from flashface_pack.flashface_core.systems.face2diffusion.encoder import MSID
+from flashface_pack.flashface_core.systems.face2diffusion.encoder import MSID, Topology
 from flashface_pack.flashface_core.systems.face2diffusion.files import load_encoder, load_mapping
 from flashface_pack.flashface_core.systems.face2diffusion.mapping import MappingNetwork
 from safetensors.torch import save_file
@@ -45,7 +45,7 @@ def refusal(load, path) -> str:
 @pytest.mark.parametrize("name", LOADERS)
 def test_the_networks_have_the_official_keys_and_shapes(name):
     with torch.device("meta"):
-        network = MSID() if name == "msid" else MappingNetwork(MSID.width)
+        network = MSID() if name == "msid" else MappingNetwork(Topology().vector_width)
     shapes = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     assert shapes == published_shapes(name)
 
@@ -78,7 +78,7 @@ def test_widths_follow_from_a_mapping_network_of_another_embedding(small, tmp_pa
     assert (network.identity_width, network.text_width) == (512, 768)
     assert network(torch.randn(3, 512)).shape == (3, 2, 768)
     with pytest.raises(FlashFaceError, match="1536 values, .* vectors of 512"):
-        network(torch.randn(3, MSID.width))
+        network(torch.randn(3, Topology().vector_width))
     with pytest.raises(FlashFaceError, match="expression has 80 values, .* trained on 64"):
         network(torch.randn(3, 512), torch.randn(3, 80))
 

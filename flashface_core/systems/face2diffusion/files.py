@@ -1,5 +1,12 @@
-"""The published files of Face2Diffusion, msid.pt and mapping.pt, read as data and checked whole."""
+"""The files of Face2Diffusion, read as data and checked whole.
 
+The published ones are msid.pt and mapping.pt. Other sizes of both networks follow from keys and
+shapes; what these cannot say of an encoder stands in the file's metadata: `num_heads` (12 when
+absent) and `face`, what it was trained on ("aligned" when absent, or "crop").
+"""
+
+import math
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -10,19 +17,28 @@ from torch import nn
 from ...checkpoint import some
 from ...checkpoint_file import read_state_dict
 from ...errors import FlashFaceError
-from .encoder import MSID
+from .encoder import ALIGNED, CROP, MSID, PUBLISHED, Topology
 from .mapping import MappingNetwork
 
 ENCODER, MAPPING = "face encoder (msid.pt)", "mapping network (mapping.pt)"
+EXPRESSION = "expression."  # of a second encoder in the file, a face to its expression
+_NO_METADATA: Mapping[str, str] = {}
 _Network = TypeVar("_Network", bound=nn.Module)
 
 
 def load_encoder(path: str | Path) -> MSID:
-    """msid.pt, or the same tensors as safetensors: float32 on the CPU, frozen, in eval mode.
+    """The face encoder of a file alone, as load_encoders."""
+    return load_encoders(path)[0]
+
+
+def load_encoders(path: str | Path) -> tuple[MSID, MSID | None]:
+    """msid.pt, or the same tensors as safetensors, of any sizes, and the expression encoder where
+    the file has one: float32 on the CPU, frozen, in eval mode.
 
     No code in the file is run. Raises FlashFaceError for any other file.
     """
-    return build_encoder(Path(path).name, read_state_dict(path, published="msid.pt")[0])
+    state, metadata = read_state_dict(path, published="msid.pt")
+    return build_encoders(Path(path).name, state, metadata)
 
 
 def load_mapping(path: str | Path) -> MappingNetwork:
@@ -34,10 +50,50 @@ def load_mapping(path: str | Path) -> MappingNetwork:
     return build_mapping(Path(path).name, read_state_dict(path, published="mapping.pt")[0])
 
 
-def build_encoder(name: str, state: Mapping[str, torch.Tensor]) -> MSID:
-    """As load_encoder, of tensors that were read from the file called `name`."""
+def build_encoders(
+    name: str, state: Mapping[str, torch.Tensor], metadata: Mapping[str, str] = _NO_METADATA
+) -> tuple[MSID, MSID | None]:
+    """As load_encoders, of what was read from the file called `name`."""
+    expression = {key: value for key, value in state.items() if key.startswith(EXPRESSION)}
+    identity = {key: value for key, value in state.items() if key not in expression}
+    encoder = build_encoder(name, identity, metadata)
+    if not expression:
+        return encoder, None
+    # The face is the same, unless the file says otherwise.
+    metadata = {f"{EXPRESSION}face": encoder.face, **metadata}
+    return encoder, build_encoder(name, expression, metadata, EXPRESSION)
+
+
+def build_encoder(
+    name: str,
+    state: Mapping[str, torch.Tensor],
+    metadata: Mapping[str, str] = _NO_METADATA,
+    prefix: str = "",
+) -> MSID:
+    """An MSID, frozen and in eval mode, of the tensors of `state` that begin with `prefix`.
+
+    name: of the file, for messages. metadata: of the file; its keys have the same prefix. The
+    network's `topology` and `face` say what it must be given. Raises FlashFaceError.
+    """
+    if prefix:
+        name = f"{prefix}* in {name}"
+        state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     _check_kind(name, state, ENCODER)
-    return _build(name, state, ENCODER, MSID)
+    face, heads = metadata.get(f"{prefix}face", ALIGNED), metadata.get(f"{prefix}num_heads")
+    if face not in (ALIGNED, CROP):
+        raise FlashFaceError(
+            f"{name} was trained on {face!r} faces, expected {ALIGNED!r} or {CROP!r}; this version "
+            "of the pack does not know them, update it."
+        )
+    topology = _topology(state, face, heads)
+    network = _build(name, state, ENCODER, lambda: MSID(topology, face))
+    if topology.heads == 0 or topology.width % topology.heads:
+        raise FlashFaceError(
+            f"{name} has num_heads {heads or f'{PUBLISHED.heads}, as none is in its metadata'}, "
+            f"expected a divisor of its width {topology.width}; write the number of heads it was "
+            "trained with into the metadata."
+        )
+    return network
 
 
 def build_mapping(name: str, state: Mapping[str, torch.Tensor]) -> MappingNetwork:
@@ -45,11 +101,42 @@ def build_mapping(name: str, state: Mapping[str, torch.Tensor]) -> MappingNetwor
     _check_kind(name, state, MAPPING)
     keys = ("null_exp", "i2t_first.layers.0.0.weight", "i2t_first.fc_out.weight")
     shapes = [tuple(state[key].shape) for key in keys if key in state]
-    sizes = (MSID.width,)  # as published, to name what another file lacks
+    sizes = (PUBLISHED.vector_width,)  # to name what another file lacks
     if [len(shape) for shape in shapes] == [1, 2, 2]:
         (expression,), (hidden, inputs), (text, _) = shapes
         sizes = (max(inputs - expression, 1), expression, hidden, text)
     return _build(name, state, MAPPING, lambda: MappingNetwork(*sizes))
+
+
+def _topology(state: Mapping[str, torch.Tensor], face: str, heads: str | None) -> Topology:
+    """As far as the keys tell; the published numbers stand in, to name what the file lacks.
+
+    Aligned faces have one size. heads: 0 for what is no number.
+    """
+    shapes = [
+        tuple(state[key].shape)
+        for key in ("cls_token", "patch_embed.proj.weight", "pos_embed")
+        if key in state
+    ]
+    if [len(shape) for shape in shapes] != [3, 4, 3] or min(n for s in shapes for n in s) < 1:
+        return PUBLISHED
+    width, patch, (_, tokens, _) = shapes[0][-1], shapes[1][-1], shapes[2]
+    if tokens < 2:  # no patch at all
+        return PUBLISHED
+    size = PUBLISHED.size if face == ALIGNED else patch * math.isqrt(tokens - 1)
+    blocks = _numbers(state, r"blocks\.(\d{1,4})\.")
+    scales = _numbers(state, r"norms\.layer_(\d{1,4})\.")
+    # Never more than one block beyond those in the file: enough to name what it lacks.
+    depth = len(blocks) + (max(scales, default=0) >= len(blocks))
+    count = PUBLISHED.heads if heads is None else 0
+    if heads and re.fullmatch("[0-9]{1,4}", heads):
+        count = int(heads)
+    return Topology(size, patch, width, depth, count, scales or PUBLISHED.scales)
+
+
+def _numbers(state: Mapping[str, torch.Tensor], pattern: str) -> tuple[int, ...]:
+    found = (re.match(pattern, key) for key in state)
+    return tuple(sorted({int(match[1]) for match in found if match}))
 
 
 def _check_kind(name: str, state: Mapping[str, torch.Tensor], wanted: str) -> None:

@@ -28,6 +28,7 @@ class MappingNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.identity_width, self.text_width = identity_width, text_width
+        self.expression_width = expression_width
         self.null_exp = nn.Parameter(torch.zeros(expression_width))
         width = identity_width + expression_width
         self.i2t_first = TokenNetwork(width, hidden, text_width)
@@ -41,9 +42,10 @@ class MappingNetwork(nn.Module):
     ) -> torch.Tensor:
         """S* (B, 2, text width).
 
-        identity: (B, identity width). expression: (B, 64), coefficients of a 3D face model; None:
-        the learned vector. mask: (B,), 1 where the expression is given, 0 where the learned vector
-        stands in, blended between; None: 1. Raises FlashFaceError for vectors of another encoder.
+        identity: (B, identity width). expression: (B, expression width), in the published network
+        64 coefficients of a 3D face model; None: the learned vector. mask: (B,), 1 where the
+        expression is given, 0 where the learned vector stands in, blended between; None: 1.
+        Raises FlashFaceError for vectors of another encoder.
         """
         if identity.shape[-1] != self.identity_width:
             raise FlashFaceError(
@@ -58,10 +60,10 @@ class MappingNetwork(nn.Module):
         unconditional = self.null_exp.expand(faces, -1)
         if expression is None:
             return unconditional
-        if expression.shape[-1] != len(self.null_exp):
+        if expression.shape[-1] != self.expression_width:
             raise FlashFaceError(
                 f"The expression has {expression.shape[-1]} values, but this mapping network was "
-                f"trained on {len(self.null_exp)}; give the coefficients it was trained with."
+                f"trained on {self.expression_width}; give the coefficients it was trained with."
             )
         expression = expression.expand(faces, -1)
         if mask is None:

@@ -1,0 +1,145 @@
+"""FaceFusionApply: cross-attention of a clone of MODEL sees the photos beside the text.
+
+Nothing is patched but the steps: each UNet call gets patches of its own, behind all others, and
+none where nobody is seen. So the plain MODEL is the plain MODEL to the bit.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from comfy.patcher_extension import WrappersMP
+
+from ..errors import FlashFaceError
+from ..guidance import StepPlan, check_percents
+from ..rows import RowReferences
+from ..systems.face_fusion import fusion_change
+from .apply import make_memory_estimate, sigmas_between
+from .attach import transformer_block
+from .face_fusion import CURRENT_STEP, TRAINING_FREE, FusionNet, FusionPhotos
+from .from_model import Shape, live_settings, shape_of
+from .sampling import make_predict_noise, make_row_data, make_run, names_of
+
+NODE = "FaceFusionApply"
+NAMES = names_of("face_fusion", NODE)
+SEEN = "face_fusion_seen"
+
+
+def apply_fusion(
+    model,
+    photos: FusionPhotos,
+    strength: float = 1.0,
+    reference_noise: str = CURRENT_STEP,
+    start_percent: float = 0.0,
+    end_percent: float = 1.0,
+):
+    """A clone of MODEL whose positive rows see the photos; the given MODEL is left as it is.
+
+    Raises FlashFaceError when photos, file and MODEL do not fit, or MODEL has Face Fusion already.
+    """
+    if model.get_attachment(NAMES.key) is not None:
+        raise FlashFaceError(
+            f"MODEL already carries photos from another {NODE}; for several people join their "
+            "identities with FlashFaceIdentityGroup and apply once."
+        )
+    if not 0 <= strength < math.inf:
+        raise FlashFaceError(f"Face Fusion's strength is {strength:g}; it must be 0 or more.")
+    check_percents(start_percent, end_percent)
+    fusion = photos.fusion
+    shape = shape_of(model, NODE, with_encoder=True)
+    _check_fit(model, shape, photos)
+    settings = live_settings(model, shape, fusion.name)
+    if fusion.file is not None and fusion.file.reference_size is not None:
+        settings["reference_size"] = fusion.file.reference_size
+    net = FusionNet(fusion, reference_noise, **settings)
+    features = net.encode(photos.identity, photos.vae, photos.text)
+    model = model.clone()
+    if strength == 0 or not features.has_effect:
+        return model
+    window = sigmas_between(model, start_percent, end_percent)
+    sites = dict.fromkeys(shape.widths, 1.0)
+    for kind, wrapper in (
+        (WrappersMP.OUTER_SAMPLE, make_run(NAMES)),
+        (WrappersMP.PREPARE_SAMPLING, make_memory_estimate(features, branches=2)),
+        (WrappersMP.PREDICT_NOISE, make_predict_noise(NAMES, features, _plan, window, False)),
+        (WrappersMP.DIFFUSION_MODEL, make_row_data(NAMES, sites, make_hand_over(strength))),
+    ):
+        # Outside of FlashFaceApply's, whose third branch is made of rows that are marked by then.
+        model.wrappers[kind] = {NAMES.key: [wrapper], **model.wrappers.get(kind, {})}
+    if fusion.patcher is not None:
+        model.set_additional_models(NAMES.key, [fusion.patcher])
+    model.set_attachments(NAMES.key, features)
+    return model
+
+
+def _plan(timestep: float, is_inside: bool) -> StepPlan:
+    """The positive prompt sees the faces, all others none, and there is no branch more."""
+    return StepPlan(float(is_inside), other=0.0, reference=None, face_guidance=0.0, rescale=0.0)
+
+
+def _check_fit(model, shape: Shape, photos: FusionPhotos) -> None:
+    kind, name = type(model.model).__name__, photos.fusion.name
+    width = photos.text[0][0].shape[-1]
+    if width != shape.context_width:
+        raise FlashFaceError(
+            f"MODEL ({kind}, context width {shape.context_width}) and features (of a text that is "
+            f"{width} wide) do not fit; encode FaceFusionEncode's text with the MODEL's own CLIP."
+        )
+    if photos.fusion.file is None:
+        return
+    found, wanted = shape.widths, photos.fusion.file.widths
+    for site in sorted(found.keys() | wanted.keys()):
+        if found.get(site) != wanted.get(site):
+            here, there = (
+                f"{widths[site]} channels" if site in widths else "no cross-attention"
+                for widths in (found, wanted)
+            )
+            raise FlashFaceError(
+                f"MODEL ({kind}) has {here} at block {' '.join(map(str, site))}, {name} has "
+                f"{there}; load a file that was trained on this MODEL, or choose {TRAINING_FREE!r}."
+            )
+
+
+def make_hand_over(strength: float) -> Callable[[dict, RowReferences, Any], dict]:
+    def hand_over(options: dict, rows: RowReferences, unet) -> dict:
+        """transformer_options of one UNet call, with the patches that let its rows see faces."""
+        if rows.see_nobody:
+            return options
+        lists = dict(options.get("patches", {}))
+        for name, patch in make_fusion_patches(rows, unet, strength).items():
+            lists[name] = [*lists.get(name, ()), patch]
+        return {**options, "patches": lists}
+
+    return hand_over
+
+
+def make_fusion_patches(rows: RowReferences, unet, strength: float) -> dict[str, Callable]:
+    """Cross-attention with what other patches made of its inputs, and what the faces change."""
+
+    def keep_inputs(n, context, value, extra_options):
+        extra_options[SEEN] = n, context, value  # a dictionary of this one block call
+        return n, context, value
+
+    def add_faces(out, extra_options):
+        site = (*extra_options["block"], extra_options.get("block_index", 0))
+        inputs = extra_options.pop(SEEN, None)
+        size = tuple(extra_options["activations_shape"][-2:])
+        references, _, active = rows.at(site, size)
+        if inputs is None or not references:
+            return out
+        if any(len(tensor) != rows.count for tensor in (out, *inputs)):
+            raise FlashFaceError(
+                f"Another node changes the number of rows in cross-attention ({len(out)} of "
+                f"{rows.count}), which {NODE} cannot follow; remove one of the two."
+            )
+        index = torch.tensor(active, device=out.device)
+        n, context, value = (tensor[index] for tensor in inputs)
+        attn2 = transformer_block(unet, site).attn2
+        q, k, v = attn2.to_q(n), attn2.to_k(context), attn2.to_v(value)
+        change = fusion_change(q, k, v, references, strength, attn2.heads)
+        # The bias of the output projection is in the plain attention already.
+        added = attn2.to_out(change) - attn2.to_out(torch.zeros_like(change[:1, :1]))
+        return out.index_add(0, index, added.to(out))
+
+    return {"attn2_patch": keep_inputs, "attn2_output_patch": add_faces}

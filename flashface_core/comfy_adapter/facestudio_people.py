@@ -1,0 +1,185 @@
+"""Several people of one FaceStudio CONDITIONING: where each is, and cross-attention by region.
+
+What core calls joint attention is that of all tokens of the context to everyone's tokens. Where a
+CONDITIONING carries regions, its place is taken by attention of every token to its own person.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import comfy.conds
+import comfy.utils
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+from comfy.patcher_extension import WrappersMP
+
+from ..checkpoint import Site
+from ..errors import FlashFaceError
+from ..identity import Identity
+from ..place import Place
+from ..systems.facestudio import attend_to_identities, identities_at
+from .attach import transformer_blocks
+
+KEY = "facestudio"
+PEOPLE = "facestudio_people"  # in a CONDITIONING's options
+REGIONS, TOKENS = "facestudio_regions", "facestudio_tokens"  # what goes with every row
+PICTURE = "facestudio_picture"  # size of what is sampled, where core cuts it into windows
+ROWS = "facestudio_rows"
+INPUTS = "facestudio_inputs"  # of one cross-attention
+
+
+@dataclass(frozen=True, eq=False)
+class People:
+    """Where the people of a CONDITIONING are; one of them may be wherever no other is.
+
+    tokens: T of every person.
+    """
+
+    places: tuple[Place | None, ...]
+    tokens: int
+
+    def regions(self, samples: int, height: int, width: int) -> torch.Tensor:
+        """(M, people, height, width) of 0 and 1 at latent size; M is 1 or one per sample."""
+        given = [None if place is None else place.region(height, width) for place in self.places]
+        is_one = all(region is None or len(region) == 1 for region in given)
+        count = 1 if is_one else samples
+        regions = torch.zeros(count, len(given), height, width)
+        for number, region in enumerate(given):
+            if region is not None:
+                regions[:, number] = comfy.utils.repeat_to_batch_size(region, count)
+        if None in self.places:
+            regions[:, self.places.index(None)] = 1 - regions.amax(1)
+        return regions
+
+
+def make_people(people: Sequence[Identity], tokens: int) -> People | None:
+    """None where nobody is bound to a place: one person alone, or a group without any place.
+
+    Raises FlashFaceError where several of a group have no place and others have one.
+    """
+    places = tuple(person.place for person in people)
+    without = sum(place is None for place in places)
+    if len(people) == 1 or without == len(people):
+        return None
+    if without > 1:
+        raise FlashFaceError(
+            f"{without} of {len(people)} people have no place, FaceStudio puts one at most where "
+            "no other is; give the others a FlashFaceIdentityPlace."
+        )
+    return People(places, tokens)
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """One UNet call in which every row has regions (B, people, H, W); rows without come apart."""
+
+    regions: torch.Tensor
+    tokens: int
+    attentions: dict[Site, Any]
+    identities: dict[tuple[int, int], torch.Tensor]
+
+    def identities_at(self, size: tuple[int, int]) -> torch.Tensor:
+        """Long (B, h * w)."""
+        if size not in self.identities:
+            self.identities[size] = identities_at(self.regions, size)
+        return self.identities[size]
+
+
+def attach_people(model) -> None:
+    """Multi-identity cross-attention for the CONDITIONINGs that ask for it, and no others."""
+    for kind, wrapper in (
+        (WrappersMP.PREDICT_NOISE, mark_step),
+        (WrappersMP.CALC_COND_BATCH, mark_call),
+        (WrappersMP.DIFFUSION_MODEL, find_rows),
+    ):
+        model.add_wrapper_with_key(kind, KEY, wrapper)
+    model.set_model_attn2_patch(keep_inputs)
+    model.set_model_attn2_output_patch(select_people)
+
+
+def mark_step(executor, x, timestep, model_options, *args, **kwargs):
+    """PREDICT_NOISE: nodes that copy conds inside of the step copy the marks."""
+    guider = executor.class_obj
+    options = {**model_options.get("transformer_options", {}), PICTURE: tuple(x.shape)}
+    conds = guider.conds
+    guider.conds = {name: _marked(listed, x, options) for name, listed in conds.items()}
+    try:
+        model_options = {**model_options, "transformer_options": options}
+        return executor(x, timestep, model_options, *args, **kwargs)
+    finally:
+        guider.conds = conds
+
+
+def mark_call(executor, model, conds, x_in, timestep, model_options, *args, **kwargs):
+    """CALC_COND_BATCH: conds that others made within the step, and pieces of the picture."""
+    options = model_options.get("transformer_options", {})
+    conds = [_marked(listed, x_in, options) for listed in conds]
+    return executor(model, conds, x_in, timestep, model_options, *args, **kwargs)
+
+
+def _marked(conds: list[dict] | None, x: torch.Tensor, options: dict) -> list[dict] | None:
+    """Copies of the cond dicts of people with places, whose rows carry the regions of x."""
+    return conds and [
+        c if PEOPLE not in c else {**c, "model_conds": {**c["model_conds"], **_row(c, x, options)}}
+        for c in conds
+    ]
+
+
+def _row(cond: dict, x: torch.Tensor, options: dict) -> dict[str, Any]:
+    people: People = cond[PEOPLE]
+    samples, _, height, width = whole = options.get(PICTURE, tuple(x.shape))
+    regions = people.regions(samples, height, width).to(x)
+    window = options.get("context_window")
+    if whole != tuple(x.shape) and window is not None:
+        regions = window.get_tensor(regions)
+    return {
+        REGIONS: comfy.conds.CONDNoiseShape(regions),
+        TOKENS: comfy.conds.CONDConstant(people.tokens),
+    }
+
+
+def find_rows(executor, x, timesteps, context, y, control, transformer_options, *args, **kwargs):
+    """DIFFUSION_MODEL: what core brought along per row, to where the patches find it."""
+    regions, tokens = kwargs.pop(REGIONS, None), kwargs.pop(TOKENS, None)
+    if regions is not None and tokens is not None:
+        rows = Rows(regions, tokens, cross_attentions(executor.class_obj), {})
+        transformer_options = {**transformer_options, ROWS: rows}
+    return executor(x, timesteps, context, y, control, transformer_options, *args, **kwargs)
+
+
+def keep_inputs(n, context, value, extra_options):
+    """attn2_patch"""
+    if ROWS in extra_options:
+        extra_options[INPUTS] = (n, context, value)  # a dictionary of this one block call
+    return n, context, value
+
+
+def select_people(n, extra_options):
+    """attn2_output_patch: the joint attention out, that to each token's own person in.
+
+    Where no other pack changes the attention, what goes out is bit for bit what came in, so that
+    nobody's tokens reach another's region. What others have added stays.
+    """
+    rows: Rows | None = extra_options.get(ROWS)
+    inputs = extra_options.pop(INPUTS, None)
+    if rows is None or inputs is None:
+        return n
+    x, context, value = inputs
+    site = (*extra_options["block"], extra_options.get("block_index", 0))
+    attn = rows.attentions[site]
+    attention = partial(
+        optimized_attention, attn_precision=attn.attn_precision, transformer_options=extra_options
+    )
+    q, k, v = attn.to_q(x), attn.to_k(context), attn.to_v(value)
+    identities = rows.identities_at(tuple(extra_options["activations_shape"][-2:]))
+    people = rows.regions.shape[1]
+    own = attend_to_identities(q, k, v, identities, attn.heads, people, rows.tokens, attention)
+    return attn.to_out(own) + (n - attn.to_out(attention(q, k, v, attn.heads)))
+
+
+def cross_attentions(unet: Any) -> dict[Site, Any]:
+    """Every attn2 of a core UNet by its site; {} for others."""
+    blocks = transformer_blocks(unet, with_encoder=True)
+    return {site: block.attn2 for site, block in blocks.items() if block.attn2 is not None}

@@ -1,0 +1,80 @@
+"""Folders of models, and what the pack itself ships for them."""
+
+import folder_paths
+import pytest
+from flashface_pack.nodes import folders
+
+FOLDER, OTHER = "a_system", "flashface"
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    """models/ of a user and tiny_models/ of the pack, which ships something for FOLDER alone."""
+    user, shipped = tmp_path / "models", tmp_path / "tiny_models"
+    for path in (user / FOLDER, user / OTHER, shipped / FOLDER):
+        path.mkdir(parents=True)
+    monkeypatch.setattr(folder_paths, "models_dir", str(user))
+    monkeypatch.setattr(folders, "SHIPPED", shipped)
+    known = dict(folder_paths.folder_names_and_paths)
+    known.pop(OTHER, None)
+    monkeypatch.setattr(folder_paths, "folder_names_and_paths", known)
+    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
+    return user, shipped
+
+
+def put(folder, *names: str) -> None:
+    for name in names:
+        (folder / FOLDER / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / FOLDER / name).write_bytes(b"x")
+
+
+def paths(folder: str) -> list[str]:
+    return folder_paths.get_folder_paths(folder)
+
+
+def test_what_the_pack_ships_is_a_second_place(models):
+    user, shipped = models
+    for _ in range(2):
+        folders.register(FOLDER, folders.CHECKPOINTS)
+    assert paths(FOLDER) == [str(user / FOLDER), str(shipped / FOLDER)]
+    put(shipped, "b_tiny.safetensors", "notes.md")
+    assert folders.files(FOLDER) == ["b_tiny.safetensors"]
+    assert folders.check(FOLDER, ["b_tiny.safetensors"], "file", "") is True
+    found = folder_paths.get_full_path_or_raise(FOLDER, "b_tiny.safetensors")
+    assert found == str(shipped / FOLDER / "b_tiny.safetensors")
+
+
+def test_a_folder_for_which_nothing_is_shipped_is_as_before(models):
+    user, _ = models
+    folders.register(OTHER, folders.CHECKPOINTS)
+    assert paths(OTHER) == [str(user / OTHER)]
+    assert folders.files(OTHER) == [folders.NOTHING]
+
+
+def test_files_of_the_pack_stand_behind_those_of_the_user(models):
+    user, shipped = models
+    folders.register(FOLDER, folders.CHECKPOINTS)
+    assert folders.files(FOLDER) == [folders.NOTHING]
+    put(shipped, "a_tiny.safetensors", "c_tiny.safetensors")
+    put(user, "b.pt", "more/d.pt")
+    expected = ["b.pt", "more/d.pt", "a_tiny.safetensors", "c_tiny.safetensors"]
+    assert [name.replace("\\", "/") for name in folders.files(FOLDER)] == expected
+
+
+def test_a_file_of_the_user_goes_before_one_of_the_same_name(models):
+    user, shipped = models
+    folders.register(FOLDER, folders.CHECKPOINTS)
+    put(shipped, "a_tiny.safetensors", "c_tiny.safetensors")
+    put(user, "c_tiny.safetensors")
+    assert folders.files(FOLDER) == ["c_tiny.safetensors", "a_tiny.safetensors"]
+    found = folder_paths.get_full_path_or_raise(FOLDER, "c_tiny.safetensors")
+    assert found == str(user / FOLDER / "c_tiny.safetensors")
+
+
+def test_the_pack_is_no_place_that_users_are_told_of(models):
+    user, shipped = models
+    folders.register(FOLDER, folders.CHECKPOINTS)
+    put(shipped, "a_tiny.safetensors")
+    answer = folders.check(FOLDER, ["b.pt"], "file", "put it there.")
+    expected = f"no file 'b.pt' among a_tiny.safetensors in {user / FOLDER}: put it there."
+    assert answer == f"there is {expected}"
