@@ -15,7 +15,6 @@ from flashface_core.place import position_mask
 
 from .data import People
 from .diffusion import TIMESTEPS
-from .networks import References
 
 SLOTS = 4  # the number of references that FlashFace was trained with
 
@@ -38,9 +37,29 @@ class Sampling:
     favoured: tuple[int, int, float] = (300, 900, 0.0)
 
 
+class References(NamedTuple):
+    """The references of a batch of B targets.
+
+    latents: clean scaled latents (M, 4, h, w) of all distinct references. timesteps: (M,), that
+    of the target each belongs to. slots: (R, S) indexes into them for the R rows that see
+    references; a row with fewer than S photos repeats some, as the official padding does.
+    rows: the R rows of the batch; the others train without a face. noise: as latents.
+    """
+
+    latents: torch.Tensor
+    timesteps: torch.Tensor
+    slots: torch.Tensor
+    rows: list[int]
+    noise: torch.Tensor | None = None
+
+
 class Batch(NamedTuple):
     """B targets: latents and noise (B, 4, H, W), timesteps (B,), captions, position masks and face
-    regions (B, 1, H, W), and their references."""
+    regions (B, 1, H, W), and their references.
+
+    seen: what encoders saw in the targets, (B, W) by name. chances: (B, 2) in 0..1, by which
+    systems decide what else they omit.
+    """
 
     latents: torch.Tensor
     noise: torch.Tensor
@@ -49,14 +68,20 @@ class Batch(NamedTuple):
     position: torch.Tensor
     region: torch.Tensor
     references: References
+    seen: dict[str, torch.Tensor]
+    chances: torch.Tensor
 
 
 def draw_batch(people: People, sampling: Sampling, seed: int, step: int, groups: range) -> Batch:
     """The samples of the given groups of a step."""
     targets, captions, positions, regions, timesteps, noises = [], [], [], [], [], []
     latents, reference_timesteps, slots, rows = [], [], [], []
+    reference_noises, seen, chances = [], [], []
     for group in groups:
-        rng = np.random.Generator(np.random.Philox(key=seed, counter=[step, group, 0, 0]))
+        rng, other_rng = (
+            np.random.Generator(np.random.Philox(key=seed, counter=[step, group, stream, 0]))
+            for stream in (0, 1)  # the second came later, and leaves the first as it was
+        )
         person = int(rng.integers(len(people)))
         order = rng.permutation(people.count(person)).tolist()
         wanted = min(sampling.targets_per_group, len(order) - 1)
@@ -65,6 +90,9 @@ def draw_batch(people: People, sampling: Sampling, seed: int, step: int, groups:
         first = len(latents)
         latents += [people.picture(person, index).reference for index in photos]
         reference_timesteps += [timestep] * len(photos)
+        shape = (len(photos), *latents[first].shape)
+        reference_noise = other_rng.standard_normal(shape, dtype=np.float32)
+        reference_noises.append(torch.from_numpy(reference_noise))
         for index in order[:wanted]:
             picture = people.picture(person, index)
             height, width = picture.latent.shape[-2:]
@@ -87,11 +115,14 @@ def draw_batch(people: People, sampling: Sampling, seed: int, step: int, groups:
             noises.append(torch.from_numpy(noise))
             timesteps.append(timestep)
             targets.append(picture.latent)
+            seen.append(picture.seen)
+            chances.append(torch.from_numpy(other_rng.random(2, dtype=np.float32)))
     references = References(
         torch.stack(latents).float(),
         torch.tensor(reference_timesteps),
         torch.tensor(slots, dtype=torch.long).reshape(-1, SLOTS),
         rows,
+        torch.cat(reference_noises),
     )
     return Batch(
         torch.stack(targets).float(),
@@ -101,6 +132,8 @@ def draw_batch(people: People, sampling: Sampling, seed: int, step: int, groups:
         torch.stack(positions)[:, None],
         torch.stack(regions)[:, None],
         references,
+        {name: torch.stack([one[name] for one in seen]).float() for name in seen[0]},
+        torch.stack(chances),
     )
 
 

@@ -1,6 +1,6 @@
 """People and their pictures, as the trainer reads them: encoded once, then drawn from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 import torch
@@ -14,13 +14,14 @@ class Picture(NamedTuple):
 
     latent: the whole picture, scaled (4, H, W). reference: the face crop, scaled (4, h, w), what
     the ReferenceNet sees. caption: what is not the identity. box: x1, y1, x2, y2 of the face as
-    fractions.
+    fractions. seen: what frozen encoders saw in the picture, by name, (W,) each.
     """
 
     latent: torch.Tensor
     reference: torch.Tensor
     caption: str
     box: tuple[float, float, float, float]
+    seen: Mapping[str, torch.Tensor] = {}
 
 
 class People(Protocol):
@@ -39,10 +40,19 @@ class PeopleInMemory:
     """All pictures as tensors.
 
     latents (N, 4, H, W), references (N, 4, h, w), boxes (N, 4), N captions, and for every person
-    the indexes of its pictures. Raises ValueError for a person with fewer than two.
+    the indexes of its pictures. seen: (N, W) by name. Raises ValueError for a person with fewer
+    than two.
     """
 
-    def __init__(self, latents, references, boxes, captions, persons: list[list[int]]) -> None:
+    def __init__(
+        self,
+        latents,
+        references,
+        boxes,
+        captions,
+        persons: list[list[int]],
+        seen: Mapping[str, torch.Tensor] | None = None,
+    ) -> None:
         lonely = [i for i, pictures in enumerate(persons) if len(pictures) < 2]
         if lonely:
             raise ValueError(
@@ -51,6 +61,7 @@ class PeopleInMemory:
             )
         self.latents, self.references = latents, references
         self.boxes, self.captions, self.persons = boxes, captions, persons
+        self.seen = dict(seen or {})
 
     def __len__(self) -> int:
         return len(self.persons)
@@ -61,4 +72,5 @@ class PeopleInMemory:
     def picture(self, person: int, index: int) -> Picture:
         i = self.persons[person][index]
         box = tuple(self.boxes[i].tolist())
-        return Picture(self.latents[i], self.references[i], self.captions[i], box)
+        seen = {name: values[i] for name, values in self.seen.items()}
+        return Picture(self.latents[i], self.references[i], self.captions[i], box, seen)

@@ -16,23 +16,44 @@ from flashface_core.comfy_adapter.attach import (
 from flashface_core.comfy_adapter.load import build_flashface
 from flashface_core.reference_attention import ReferenceKeys
 
+from .batches import Batch, References
+
 TARGET, REFERENCE_NET, REFERENCE_ATTENTION = "target", "reference_net", "reference_attention"
 PARTS = (TARGET, REFERENCE_NET, REFERENCE_ATTENTION)
 
 
-class References(NamedTuple):
-    """The references of a batch of B targets.
+class Networks(nn.Module):
+    """What the trainer trains. parts: names of what may be trained or left frozen."""
 
-    latents: clean scaled latents (M, 4, h, w) of all distinct references. timesteps: (M,), that
-    of the target each belongs to. slots: (R, S) indexes into them for the R rows that see
-    references; a row with fewer than S photos repeats some, as the official padding does.
-    rows: the R rows of the batch; the others train without a face.
-    """
+    parts: tuple[str, ...]
 
-    latents: torch.Tensor
-    timesteps: torch.Tensor
-    slots: torch.Tensor
-    rows: list[int]
+    def texts(self, batch: Batch) -> list[str]:
+        """Whose embeddings `forward` is given."""
+        raise NotImplementedError
+
+    def forward(
+        self, batch: Batch, noisy: torch.Tensor, texts: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Predicted noise, and what it should be, (B, 4, H, W) each; texts: (number, L, width)."""
+        raise NotImplementedError
+
+    def part_parameters(self, part: str) -> list[nn.Parameter]:
+        raise NotImplementedError
+
+    def unets(self) -> list[nn.Module]:
+        """Those whose blocks may be computed again in the backward pass."""
+        raise NotImplementedError
+
+    def freeze_all_but(self, parts: Iterable[str]) -> None:
+        """Raises ValueError for a name that is none of `parts`."""
+        parts = set(parts)
+        unknown = parts - set(self.parts)
+        if unknown:
+            raise ValueError(f"unknown parts {sorted(unknown)}; there are {', '.join(self.parts)}")
+        self.requires_grad_(False)
+        for part in parts:
+            for parameter in self.part_parameters(part):
+                parameter.requires_grad_(True)
 
 
 class TrainingRows(NamedTuple):
@@ -49,12 +70,14 @@ class TrainingRows(NamedTuple):
         return [ReferenceKeys(keys, values, 1.0)], None, self.rows
 
 
-class FlashFaceNetworks(nn.Module):
+class FlashFaceNetworks(Networks):
     """Target UNet, ReferenceNet and RA, sharing what the published checkpoint shares.
 
     The ReferenceNet uses the target's own middle, time embedding and head (FLASHFACE.md 1.1), so
     in training they are one module and get the gradients of both uses.
     """
+
+    parts = PARTS
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__()
@@ -73,7 +96,19 @@ class FlashFaceNetworks(nn.Module):
             "input_block_patch": [make_position_patch(self.network)],
         }
 
-    def forward(
+    def texts(self, batch: Batch) -> list[str]:
+        return ["", *batch.captions]
+
+    def forward(self, batch, noisy, texts):
+        predicted = self.predict(
+            noisy, batch.timesteps, texts[1:], texts[:1], batch.references, batch.position
+        )
+        return predicted, batch.noise
+
+    def unets(self) -> list[nn.Module]:
+        return [self.target, self.network.unet]
+
+    def predict(
         self,
         x: torch.Tensor,
         timesteps: torch.Tensor,
@@ -126,16 +161,9 @@ class FlashFaceNetworks(nn.Module):
         return [parameter for module in behind for parameter in module.parameters()]
 
     def freeze_all_but(self, parts: Iterable[str]) -> None:
-        """Raises ValueError for a name that is none of PARTS."""
         parts = set(parts)
-        unknown = parts - set(PARTS)
-        if unknown:
-            raise ValueError(f"unknown parts {sorted(unknown)}; there are {', '.join(PARTS)}")
+        super().freeze_all_but(parts)
         self._trains_reference_net = REFERENCE_NET in parts
-        self.requires_grad_(False)
-        for part in parts:
-            for parameter in self.part_parameters(part):
-                parameter.requires_grad_(True)
 
     def checkpoint(self) -> Checkpoint:
         """The current weights as the parts of a checkpoint (no copy)."""

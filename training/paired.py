@@ -48,7 +48,7 @@ def paired_losses(
     networks.eval()
     losses = []
     for references in (own, None, other):
-        predicted = networks(
+        predicted = networks.predict(
             noisy, timesteps.to(device), texts[1:], texts[:1], references, batch.position.to(device)
         )
         loss = noise_loss(

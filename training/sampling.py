@@ -74,7 +74,7 @@ def sample_pictures(
     alone. boxes: (B, 4) faces of one person in squares, x1, y1, x2, y2 in fractions; None: where
     the identity has its place, or anywhere.
     """
-    height, width = (size, size) if isinstance(size, int) else size
+    height = size if isinstance(size, int) else size[0]
     model = models.model
     positive = [[models.encode_text(list(captions)), {}]]
     negative = [[models.encode_text([""]), {}]]
@@ -84,7 +84,23 @@ def sample_pictures(
             identity = person.with_place(Place((0, 0, 1, 1), region_masks(boxes, height)))
         features = models.net.encode(identity, models.vae, negative)
         model = apply_features(model, features, settings.guidance)
-    latent = torch.zeros(len(captions), 4, height // 8, width // 8)
+    return sample(model, models.vae, positive, negative, len(captions), seed, settings, size)
+
+
+@torch.no_grad()
+def sample(
+    model: Any,
+    vae: Any,
+    positive: list,
+    negative: list,
+    count: int,
+    seed: int,
+    settings: Settings,
+    size: int | tuple[int, int],
+) -> torch.Tensor:
+    """`count` pictures (B, 3, height, width) in 0..1 of CONDITIONINGs; noise by the seed."""
+    height, width = (size, size) if isinstance(size, int) else size
+    latent = torch.zeros(count, 4, height // 8, width // 8)
     noise = comfy.sample.prepare_noise(latent, seed)
     samples = comfy.sample.sample(
         model,
@@ -99,4 +115,4 @@ def sample_pictures(
         disable_pbar=True,
         seed=seed,
     )
-    return models.vae.decode(samples).movedim(-1, 1).float()
+    return vae.decode(samples).movedim(-1, 1).float()

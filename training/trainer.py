@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 import torch.utils.checkpoint
@@ -26,11 +27,12 @@ from tqdm import tqdm
 from .batches import Batch, Sampling, draw_batch
 from .data import People, TextEncoder
 from .diffusion import add_noise, noise_loss
-from .networks import PARTS, FlashFaceNetworks
+from .networks import PARTS, Networks
 
 log = logging.getLogger("flashface.training")
 
 STATE, CSV = "state", "losses.csv"
+Trained = TypeVar("Trained", bound=Networks)
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Recipe:
 
     groups: per step, over all processes and accumulations. accumulate: parts in which a process
     does its groups. decay_from: fraction of the steps after which the learning rate falls to 0
-    (cosine). train: which of networks.PARTS are trained. precision: no, bf16 or fp16.
+    (cosine). train: which parts of the networks are trained. precision: no, bf16 or fp16.
     """
 
     steps: int = 10_000
@@ -65,7 +67,7 @@ class Recipe:
 class Ema:
     """Exponential moving average of the trainable tensors; short runs warm up."""
 
-    def __init__(self, networks: FlashFaceNetworks, decay: float) -> None:
+    def __init__(self, networks: Networks, decay: float) -> None:
         self.decay, self.steps = decay, 0
         self.average = {
             name: parameter.detach().clone()
@@ -74,7 +76,7 @@ class Ema:
         }
 
     @torch.no_grad()
-    def update(self, networks: FlashFaceNetworks) -> None:
+    def update(self, networks: Networks) -> None:
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         current = dict(networks.named_parameters())
@@ -82,7 +84,7 @@ class Ema:
             average.lerp_(current[name], 1 - decay)
 
     @torch.no_grad()
-    def exchange(self, networks: FlashFaceNetworks) -> None:
+    def exchange(self, networks: Networks) -> None:
         """Swap the averages and the networks' own values; a second call swaps them back."""
         current = dict(networks.named_parameters())
         for name, average in self.average.items():
@@ -112,7 +114,7 @@ class Progress:
         self.step = state["step"]
 
 
-class Trainer:
+class Trainer(Generic[Trained]):
     """Trains in `folder`, which holds the state, losses.csv and TensorBoard files.
 
     A folder with a saved state is continued; the numbers are those of a run never interrupted.
@@ -121,12 +123,12 @@ class Trainer:
 
     def __init__(
         self,
-        networks: FlashFaceNetworks,
+        networks: Trained,
         people: People,
         encode_text: TextEncoder,
         recipe: Recipe,
         folder: Path,
-        on_save: Callable[[int, FlashFaceNetworks], None] | None = None,
+        on_save: Callable[[int, Trained], None] | None = None,
     ) -> None:
         self.recipe, self.people, self.encode_text = recipe, people, encode_text
         self.folder, self.on_save = Path(folder), on_save
@@ -225,15 +227,15 @@ class Trainer:
 
     def _loss(self, batch: Batch) -> torch.Tensor:
         with torch.no_grad():
-            texts = self.encode_text(["", *batch.captions]).to(batch.latents)
+            told = self.networks.texts(batch)
+            texts = self.encode_text(told) if told else torch.empty(0)
             noisy = add_noise(batch.latents, batch.noise, batch.timesteps)
+            texts = texts.to(noisy)
         with self.accelerator.autocast():
-            predicted = self.model(
-                noisy, batch.timesteps, texts[1:], texts[:1], batch.references, batch.position
-            )
+            predicted, target = self.model(batch, noisy, texts)
         return noise_loss(
             predicted,
-            batch.noise,
+            target,
             batch.timesteps,
             self.recipe.min_snr_gamma,
             batch.region,
@@ -289,11 +291,11 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     return 0.5 * (1 + math.cos(done * math.pi))
 
 
-def checkpoint_blocks(networks: FlashFaceNetworks) -> None:
+def checkpoint_blocks(networks: Networks) -> None:
     """Compute the blocks again in the backward pass instead of keeping what is in them."""
     blocks = {
         module
-        for unet in (networks.target, networks.network.unet)
+        for unet in networks.unets()
         for module in unet.modules()
         if isinstance(module, (BasicTransformerBlock, ResBlock))
     }

@@ -43,10 +43,10 @@ def test_the_forward_pass_in_training_equals_the_official_numbers(networks):
     references = References(data["in.ref"], t.repeat(2), torch.arange(4).expand(2, 4), [0, 1])
     mask = data["in.mask"][:, None].expand(2, -1, -1, -1)
     text = data["in.cond"].expand(2, -1, -1)
-    got = networks(data["in.x"], t, text, data["in.neg"], references, mask)
+    got = networks.predict(data["in.x"], t, text, data["in.neg"], references, mask)
     assert got.requires_grad
     assert relative_error(got.detach(), data["t301.nd2.lam1.0"][:2]) <= 2e-4
-    without = networks(data["in.x"], t, text, data["in.neg"], None, mask)
+    without = networks.predict(data["in.x"], t, text, data["in.neg"], None, mask)
     assert relative_error(without.detach(), data["t301.nd2.lam0.0"][:2]) <= 2e-4
 
 
@@ -54,9 +54,9 @@ def test_rows_without_references_are_those_of_a_run_without(networks):
     x, t, text, references = batch()
     only_second = references._replace(slots=references.slots[1:], rows=[1])
     with torch.no_grad():
-        both = networks(x, t, text, text[:1], references, None)
-        second = networks(x, t, text, text[:1], only_second, None)
-        none = networks(x, t, text, text[:1], None, None)
+        both = networks.predict(x, t, text, text[:1], references, None)
+        second = networks.predict(x, t, text, text[:1], only_second, None)
+        none = networks.predict(x, t, text, text[:1], None, None)
     torch.testing.assert_close(second[0], none[0], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(second[1], both[1], rtol=1e-4, atol=1e-5)
     assert not torch.allclose(second[1], none[1])
@@ -66,17 +66,17 @@ def test_a_frozen_reference_net_without_references_costs_nothing(networks, monke
     x, t, text, references = batch()
     nobody = references._replace(slots=references.slots[:0], rows=[])
     with torch.no_grad():
-        expected = networks(x, t, text, text[:1], None, None)
+        expected = networks.predict(x, t, text, text[:1], None, None)
 
     def run(*_):
         raise AssertionError("the ReferenceNet was run")
 
     monkeypatch.setattr(networks.network, "keys_values", run)
     networks.freeze_all_but((TARGET, REFERENCE_ATTENTION))
-    assert torch.equal(networks(x, t, text, text[:1], nobody, None), expected)
+    assert torch.equal(networks.predict(x, t, text, text[:1], nobody, None), expected)
     networks.freeze_all_but(PARTS)  # now its gradients are wanted, zero or not
     with pytest.raises(AssertionError, match="was run"):
-        networks(x, t, text, text[:1], nobody, None)
+        networks.predict(x, t, text, text[:1], nobody, None)
 
 
 @pytest.mark.parametrize("parts", [PARTS, *((part,) for part in PARTS)])
@@ -84,7 +84,7 @@ def test_gradients_reach_every_trainable_tensor_and_no_other(networks, parts):
     networks.freeze_all_but(parts)
     x, t, text, references = batch()
     mask = torch.ones(2, 1, 16, 16)
-    networks(x, t, text, text[:1], references, mask).square().mean().backward()
+    networks.predict(x, t, text, text[:1], references, mask).square().mean().backward()
     trained = {id(p) for part in parts for p in networks.part_parameters(part)}
     for name, parameter in networks.named_parameters():
         if id(parameter) in trained:

@@ -66,7 +66,7 @@ def test_fresh_networks_predict_nothing_and_every_tensor_but_the_ends_has_values
     x, t = torch.randn(2, 4, 16, 16), torch.tensor([10, 900])
     references = References(torch.randn(1, 4, 8, 8), t[:1], torch.zeros(1, 4).long(), [0])
     with torch.no_grad():
-        predicted = networks(
+        predicted = networks.predict(
             x, t, torch.randn(2, 77, 768), torch.randn(1, 77, 768), references, None
         )
     assert not predicted.any()

@@ -150,7 +150,7 @@ def test_gradient_checkpointing_changes_no_gradient(weights):
         networks.freeze_all_but(PARTS)
         if use:
             checkpoint_blocks(networks)
-        predicted = networks(
+        predicted = networks.predict(
             batch.latents, batch.timesteps, texts[1:], texts[:1], batch.references, batch.position
         )
         predicted.square().mean().backward()

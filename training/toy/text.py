@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 
+from flashface_core.systems.face2diffusion.word import inject, placeholder_positions
 from flashface_core.tiny_text import WIDTH, embeddings
 
 
@@ -18,11 +19,19 @@ class ToyText:
 
     def __call__(self, captions: list[str]) -> torch.Tensor:
         """Raises ValueError for a caption longer than CLIP's 75 tokens."""
-        rows = []
-        for caption in captions:
-            chunks = self._tokenizer.tokenize_with_weights(caption)["l"]
-            if len(chunks) != 1:
-                raise ValueError(f"The caption {caption!r} is longer than one chunk of CLIP.")
-            rows.append([token for token, _ in chunks[0]])
-        index = torch.tensor(rows, device=self._tokens.device)
+        index = torch.tensor([self._ids(text) for text in captions], device=self._tokens.device)
         return F.layer_norm(self._tokens[index] + self._positions, (WIDTH,))
+
+    def with_word(self, caption: str, word: torch.Tensor) -> torch.Tensor:
+        """A caption with Face2Diffusion's placeholder and its S* (B, 2, 768): (B, 77, 768)."""
+        ids = self._ids(caption)
+        (position,) = placeholder_positions(ids)
+        tokens = self._tokens[torch.tensor(ids, device=word.device)].expand(len(word), -1, -1)
+        given = inject(tokens, word, self._positions, position)
+        return F.layer_norm(given + self._positions, (WIDTH,))
+
+    def _ids(self, caption: str) -> list[int]:
+        chunks = self._tokenizer.tokenize_with_weights(caption)["l"]
+        if len(chunks) != 1:
+            raise ValueError(f"The caption {caption!r} is longer than one chunk of CLIP.")
+        return [token for token, _ in chunks[0]]

@@ -1,0 +1,121 @@
+"""The recipes of the other systems, of a few steps, and the table that compares them."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from flashface_core.comfy_adapter.face2diffusion import encode_text, load_face2diffusion
+from flashface_core.comfy_adapter.face_fusion import collect_photos, load_face_fusion
+from flashface_core.comfy_adapter.facestudio import load_facestudio
+from flashface_core.comfy_adapter.tiny import FOLDER, load_tiny_clip
+from training.batches import Sampling
+from training.toy import compare
+from training.toy.draw import CROP, draw, face_crop
+from training.toy.encoders import without_faces
+from training.toy.evaluation import ToyEvaluation
+from training.toy.people import People
+from training.toy.scenes import Scenes
+from training.toy.systems import FACE2DIFFUSION, FACE_FUSION, FACESTUDIO, TRAIN, SystemRecipe, run
+
+SHORT = {
+    **{"face_people": 60, "face_steps": 3, "style_people": 60, "style_steps": 3, "prior_steps": 3},
+    **{"people": 6, "scenes": 3, "hidden": 16},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Every system trained for two steps, in a folder as the shipped tiny models are."""
+    out = tmp_path_factory.mktemp("systems")
+    for system in (FACE2DIFFUSION, FACESTUDIO, FACE_FUSION):
+        sampling = Sampling(targets_per_group=2)
+        train = dataclasses.replace(TRAIN[system], steps=2, groups=2, sampling=sampling)
+        run(SystemRecipe(system, train, **SHORT), out / "work", out / system)
+    return out
+
+
+@pytest.fixture(scope="module")
+def evaluation():
+    return ToyEvaluation(1, 1)
+
+
+def test_a_run_leaves_weights_losses_and_its_recipe(folder):
+    for system in (FACE2DIFFUSION, FACESTUDIO, FACE_FUSION):
+        recipe = json.loads((folder / system / "recipe.json").read_text())
+        assert recipe["system"] == system and recipe["train"]["steps"] == 2
+        rows = (folder / system / "losses.csv").read_text().split()
+        assert rows[0].startswith("step,loss") and rows[-1].startswith("2,")
+
+
+def test_what_is_there_is_not_made_again(folder):
+    before = {path: path.stat().st_mtime_ns for path in (folder / "work").glob("*.safetensors")}
+    train = dataclasses.replace(TRAIN[FACESTUDIO], steps=2, groups=2)
+    run(SystemRecipe(FACESTUDIO, train, **SHORT), folder / "work", folder / FACESTUDIO)
+    assert len(before) == 4
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_the_weights_load_where_the_nodes_load_them(folder, evaluation):
+    words = load_face2diffusion(*(folder / name for name in compare.WORDS))
+    identity = evaluation.identity(0, 2)
+    clip = load_tiny_clip()
+    plain, other = (
+        encode_text(clip, words, identity, "a portrait of f l", "f l", expression)
+        for expression in (None, words.expression(identity))
+    )
+    assert plain[0][0].shape == (1, 77, 768) and not torch.equal(plain[0][0], other[0][0])
+    studio = load_facestudio(folder / compare.STUDIO)
+    picture = torch.rand(1, 128, 128, 3)
+    positive, negative = studio.encode(identity, style_image=picture)
+    assert positive[0][0].shape == negative[0][0].shape == (1, 4, 768)
+    text = [[torch.randn(1, 77, 768), {}]]
+    assert not torch.equal(studio.encode(identity, 0.0, text=text)[0][0][0], positive[0][0])
+    fusion = load_face_fusion(folder / compare.FUSION)
+    collect_photos(fusion, identity, evaluation.models.vae, text)
+
+
+def test_every_system_stands_in_the_table(folder, evaluation, monkeypatch):
+    monkeypatch.setattr(ToyEvaluation, "settings", evaluation.settings._replace(steps=2))
+    (folder / compare.FLASHFACE).write_bytes((FOLDER / compare.FLASHFACE).read_bytes())
+    systems = compare.make_systems(evaluation, folder)
+    assert len(systems) == 8
+    seen = {}
+    for name, system in systems.items():
+        row = compare.measure(evaluation, system)
+        assert set(row) == set(compare.COLUMNS)
+        assert (row["trained_parameters"] == 0) == (
+            name.startswith(("no ", "training-free")) or name.endswith("training-free")
+        )
+        seen[name] = compare.draw(evaluation, system, 2, lambda person: [0])
+    pictures = list(seen.values())
+    for i, one in enumerate(pictures):
+        assert not any(torch.equal(one, other) for other in pictures[:i])
+    assert "| FlashFace | " in compare.markdown({"FlashFace": dict.fromkeys(compare.COLUMNS, 1)})
+
+
+def test_the_style_image_shows_the_scene_and_somebody_else(evaluation):
+    image = compare.style_image(evaluation.cast, 0)
+    assert image.shape == (1, 128, 128, 3)
+    drawing = evaluation.cast.drawings[0].movedim(0, -1)
+    corner = (image[0, :16, :16] - drawing[:16, :16]).abs().mean()
+    assert corner < 0.05 < (image[0] - drawing).abs().amax()
+    values = evaluation.yardsticks.look_around(image.movedim(-1, 1))
+    for name in ("background", "clothes"):
+        assert values[name].argmax(1) == evaluation.cast.truth[name][0]
+
+
+def test_a_face_painted_out_is_gone_and_all_else_is_left():
+    people, scenes = People.draw_from(0, "test", 2), Scenes.draw_from(0, "test", 2)
+    pictures, boxes = draw(people, scenes)
+    masked = without_faces(pictures, boxes)
+    inside = face_crop(masked, boxes, CROP)[:, :, 4:-4, 4:-4]
+    assert inside.flatten(2).std(2).max() < 1e-3
+    assert torch.equal(masked[:, :, :, :4], pictures[:, :, :, :4])
+    assert (masked != pictures).any(1).float().mean() < 0.6
+
+
+def test_only_the_word_for_the_person_is_put_into_a_caption():
+    caption = "a portrait of a child, smiling"
+    assert compare.with_person(caption) == "a portrait of f l, a child, smiling"

@@ -1,0 +1,74 @@
+"""Training Face2Diffusion's mapping network, with and without class-guided denoising (CGDR)."""
+
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from flashface_core.checkpoint import Checkpoint
+from flashface_core.checkpoint_file import write_safetensors
+from flashface_core.systems.face2diffusion.denoising import class_guided_target
+from flashface_core.systems.face2diffusion.mapping import EXPRESSION, MappingNetwork
+
+from .base import OnFrozenUNet
+
+MAPPING = "mapping"
+FACE, EXPRESSION_SEEN = "face", "expression"
+# "a photo" is what the drawn people's captions call a portrait (SEED_SYSTEMS.md B.6).
+PROMPT, CLASS_PROMPT = "a portrait of f l", "a portrait"
+DROP_EXPRESSION = 0.2
+
+
+class WordEncoder(Protocol):
+    """A text encoder that takes S* as well; gradients flow to it."""
+
+    def with_word(self, caption: str, word: torch.Tensor) -> torch.Tensor:
+        """A caption with one placeholder and S* (B, 2, width): (B, 77, width)."""
+        ...
+
+
+class Face2DiffusionNetworks(OnFrozenUNet):
+    """The mapping network before a frozen UNet.
+
+    face_width: of the face vectors. hidden: of the mapping network. class_guided: CGDR; without,
+    the noise is the target everywhere.
+    """
+
+    parts = (MAPPING,)
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        text: WordEncoder,
+        face_width: int,
+        hidden: int,
+        expression_width: int = EXPRESSION,
+        class_guided: bool = True,
+    ) -> None:
+        super().__init__(checkpoint)
+        self.mapping = MappingNetwork(face_width, expression_width, hidden)
+        self._text, self._class_guided = text, class_guided
+
+    def part_parameters(self, part: str) -> list[nn.Parameter]:
+        return list(self.mapping.parameters())
+
+    def texts(self, batch) -> list[str]:
+        return [CLASS_PROMPT]
+
+    def forward(self, batch, noisy, texts):
+        told = (batch.chances[:, 0] >= DROP_EXPRESSION).to(noisy)
+        word = self.mapping(batch.seen[FACE], batch.seen[EXPRESSION_SEEN], told)
+        predicted = self.predict(noisy, batch.timesteps, self._text.with_word(PROMPT, word))
+        if not self._class_guided:
+            return predicted, batch.noise
+        with torch.no_grad():
+            of_class = self.predict(noisy, batch.timesteps, texts.expand(len(noisy), -1, -1))
+        return predicted, class_guided_target(batch.noise, of_class, batch.region)
+
+    def save(self, path: Path, dtype: torch.dtype = torch.float16) -> None:
+        """In the published layout."""
+        state = self.mapping.state_dict()
+        shapes = {key: tuple(value.shape) for key, value in state.items()}
+        tensors = ((key, value.detach().cpu()) for key, value in state.items())
+        write_safetensors(path, shapes, tensors, dtype, {})

@@ -1,0 +1,91 @@
+"""Training Face Fusion's projections of the references' hidden states, the UNet frozen."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from flashface_core.checkpoint import Checkpoint
+from flashface_core.checkpoint_file import write_safetensors
+from flashface_core.comfy_adapter.attach import transformer_blocks
+from flashface_core.reference_net import feature_maps, site_name
+from flashface_core.systems.face_fusion import FaceProjection, fuse_rows
+
+from .base import OnFrozenUNet
+from .diffusion import add_noise
+
+PROJECTIONS = "projections"
+
+
+class FaceFusionNetworks(OnFrozenUNet):
+    """W'_k and W'_v of every cross-attention; they begin as the self-attention's beside it."""
+
+    parts = (PROJECTIONS,)
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__(checkpoint)
+        self.sites = transformer_blocks(self.unet, with_encoder=True)
+        self.projections = nn.ModuleDict()
+        for site, block in self.sites.items():
+            projection = FaceProjection(block.attn1.to_k.in_features)
+            projection.k.weight.data.copy_(block.attn1.to_k.weight)
+            projection.v.weight.data.copy_(block.attn1.to_v.weight)
+            self.projections[site_name(site)] = projection
+
+    def part_parameters(self, part: str) -> list[nn.Parameter]:
+        return list(self.projections.parameters())
+
+    def texts(self, batch) -> list[str]:
+        return ["", *batch.captions]
+
+    def forward(self, batch, noisy, texts):
+        references = batch.references
+        if not references.rows:
+            nothing = 0 * sum(p.sum() for p in self.projections.parameters())
+            return self.predict(noisy, batch.timesteps, texts[1:]) + nothing, batch.noise
+        assert references.noise is not None
+        with torch.no_grad():
+            maps = feature_maps(
+                self.unet,
+                add_noise(references.latents, references.noise, references.timesteps),
+                references.timesteps,
+                texts[:1],
+                self.sites,
+                patches=self.patches,
+                reads="attn2",
+            )
+        replace = {}
+        for site, hidden in maps.items():
+            keys, values = self.projections[site_name(site)](hidden)
+            # (R, S) photos of L tokens each; rows without a face see none of the zeros.
+            keys, values = (part[references.slots].flatten(1, 2) for part in (keys, values))
+            replace[site] = self._fusion(keys, values, references.rows, len(noisy))
+        predicted = self.predict(
+            noisy, batch.timesteps, texts[1:], patches_replace={"attn2": replace}
+        )
+        return predicted, batch.noise
+
+    @staticmethod
+    def _fusion(keys, values, rows, count):
+        def fuse(q, k, v, extra_options):
+            index = torch.tensor(rows, device=q.device)
+            shape = (count, *keys.shape[1:])
+            all_keys, all_values = (
+                part.new_zeros(shape).index_copy(0, index, part) for part in (keys, values)
+            )
+            seen = torch.zeros(shape[:2], dtype=torch.bool, device=q.device)
+            seen[index] = True
+            heads = extra_options["n_heads"]
+            return fuse_rows(q, k, v, all_keys.to(q), all_values.to(q), seen, heads)
+
+        return fuse
+
+    def save(self, path: Path, dtype: torch.dtype = torch.float16) -> None:
+        state = {
+            f"{'.'.join(map(str, site))}.{key}": value.detach().cpu()
+            for site in self.sites
+            for key, value in self.projections[site_name(site)].state_dict().items()
+        }
+        shapes = {key: tuple(value.shape) for key, value in state.items()}
+        metadata = {"reference_size": str(self.reference_size)}
+        write_safetensors(path, shapes, state.items(), dtype, metadata)

@@ -1,0 +1,44 @@
+"""A tiny Face2Diffusion, FaceStudio or Face Fusion, with one command.
+
+    python -m training.toy.make_system SYSTEM --work FOLDER --out FOLDER
+
+SYSTEM: face2diffusion, facestudio or face_fusion; face2diffusion-without-cgdr is the same recipe
+without class-guided denoising, to compare with. --work holds what the runs share (encoders, drawn
+people, what the encoders saw) and what a killed run goes on from; what is there is not made again.
+"""
+
+import argparse
+import dataclasses
+import logging
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+
+from training.comfyui import find_comfyui
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    cpu = not torch.cuda.is_available()
+    find_comfyui(cpu)
+    PartialState(cpu=cpu)
+
+    from .systems import TRAIN, SystemRecipe, run
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("system", choices=tuple(TRAIN))
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, help="of the system; default: the recipe's")
+    options = parser.parse_args()
+    train = TRAIN[options.system]
+    if options.steps is not None:
+        train = dataclasses.replace(train, steps=options.steps)
+    run(SystemRecipe(options.system, train), options.work, options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""The tiny Face2Diffusion, FaceStudio and Face Fusion, on the tiny FlashFace's UNet."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from safetensors.torch import load_file, save_file
+
+from flashface_core.checkpoint import Checkpoint, read_checkpoint
+from flashface_core.checkpoint_file import read_state_dict
+from flashface_core.comfy_adapter.facestudio_style import build_style_encoder
+from flashface_core.comfy_adapter.tiny import FLASHFACE, FOLDER, VAE
+from flashface_core.systems.face2diffusion.files import load_encoders
+from training.data import PeopleInMemory
+from training.face2diffusion import EXPRESSION_SEEN, FACE, MAPPING, Face2DiffusionNetworks
+from training.face_fusion import PROJECTIONS, FaceFusionNetworks
+from training.facestudio import LINEAR, STYLE, UNET, FaceStudioNetworks
+from training.trainer import CSV, Recipe, Trainer
+
+from . import encoders
+from .autoencoder import load_autoencoder
+from .encode import encode_people, join_people
+from .recipe import COMMON
+from .seen import see_people
+from .text import ToyText
+from .yardsticks import Pool
+
+FACE2DIFFUSION, FACESTUDIO, FACE_FUSION = "face2diffusion", "facestudio", "face_fusion"
+WITHOUT_CGDR = "face2diffusion-without-cgdr"
+WEIGHTS = {
+    FACE2DIFFUSION: "mapping_tiny.safetensors",
+    WITHOUT_CGDR: "mapping_tiny.safetensors",
+    FACESTUDIO: "facestudio_tiny.safetensors",
+    FACE_FUSION: "face_fusion_tiny.safetensors",
+}
+FACES, STYLES = "msid_tiny.safetensors", "style_tiny.safetensors"
+PEOPLE, SEEN = "people.safetensors", "seen.safetensors"
+RECIPE = "recipe.json"
+SystemNetworks = Face2DiffusionNetworks | FaceStudioNetworks | FaceFusionNetworks
+
+_MAPPING = dataclasses.replace(COMMON, steps=700, learning_rate=1e-3, train=(MAPPING,))
+TRAIN = {
+    FACE2DIFFUSION: _MAPPING,
+    WITHOUT_CGDR: _MAPPING,
+    FACESTUDIO: dataclasses.replace(
+        COMMON, steps=1000, learning_rate=5e-4, train=(LINEAR, UNET), max_gradient_norm=0.5
+    ),
+    FACE_FUSION: dataclasses.replace(COMMON, steps=1000, learning_rate=1e-3, train=(PROJECTIONS,)),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class SystemRecipe:
+    """What a run is; written beside its results.
+
+    face_, style_, prior_: of the frozen encoders. people, scenes: of the train split, that the
+    system learns from. hidden: of Face2Diffusion's mapping network.
+    """
+
+    system: str
+    train: Recipe
+    seed: int = 0
+    face_people: int = 9000
+    face_steps: int = 1600
+    style_people: int = 8000
+    style_steps: int = 1400
+    prior_steps: int = 4000
+    people: int = 3600
+    scenes: int = 8
+    hidden: int = 256
+
+
+def make_encoders(recipe: SystemRecipe, work: Path) -> None:
+    """What is missing of them; one process makes it."""
+    if PartialState().is_main_process:
+        if not (work / FACES).exists():
+            pool = Pool(recipe.seed, recipe.face_people, 2, "cpu", compiled=False)
+            expression = encoders.train_expression(pool, recipe.face_steps // 3, recipe.seed)
+            identity = encoders.train_face(pool, recipe.face_steps, recipe.seed)
+            encoders.save_face(identity, expression, work / FACES)
+        if not (work / STYLES).exists():
+            views = encoders.Views(recipe.seed, recipe.style_people, 2)
+            steps = (recipe.style_steps, recipe.prior_steps)
+            network = encoders.train_style(views, *steps, recipe.seed)
+            encoders.save_style(network, work / STYLES)
+    PartialState().wait_for_everyone()
+
+
+def draw_people(recipe: SystemRecipe, work: Path, is_seen: bool) -> PeopleInMemory:
+    """Latents, and with is_seen what the encoders see."""
+    if PartialState().is_main_process:
+        if not (work / PEOPLE).exists():
+            autoencoder = load_autoencoder(FOLDER / VAE)
+            given = (recipe.seed, "train", 0, recipe.people, recipe.scenes)
+            _save(encode_people(autoencoder, *given), work / PEOPLE)
+        if is_seen and not (work / SEEN).exists():
+            which = load_file(work / PEOPLE)["which"]
+            identity, expression = load_encoders(work / FACES)
+            assert expression is not None
+            style = load_style(work / STYLES)
+            _save(see_people(which, recipe.seed, "train", identity, expression, style), work / SEEN)
+    PartialState().wait_for_everyone()
+    people = join_people(recipe.seed, "train", [load_file(work / PEOPLE)])
+    if is_seen:
+        people.seen = load_file(work / SEEN)
+    return people
+
+
+def load_style(path: Path):
+    """The vision network of a file of `save_style`."""
+    state, metadata = read_state_dict(path)
+    prefix = "style_encoder."
+    network = build_style_encoder(json.loads(metadata["style_encoder.config"]), torch.nn)
+    network.load_state_dict(
+        {key.removeprefix(prefix): v for key, v in state.items() if key.startswith(prefix)}
+    )
+    return network.requires_grad_(False).eval()
+
+
+def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    save_file({k: v.contiguous() for k, v in tensors.items()}, path.with_suffix(".part"))
+    path.with_suffix(".part").rename(path)
+
+
+def build(
+    recipe: SystemRecipe, start: Checkpoint, people: PeopleInMemory, text: ToyText
+) -> SystemNetworks:
+    torch.manual_seed(recipe.seed)
+    if recipe.system == FACE_FUSION:
+        return FaceFusionNetworks(start)
+    face = people.seen[FACE].shape[1]
+    if recipe.system == FACESTUDIO:
+        return FaceStudioNetworks(start, people.seen[STYLE].shape[1], face)
+    expression = people.seen[EXPRESSION_SEEN].shape[1]
+    is_guided = recipe.system == FACE2DIFFUSION
+    return Face2DiffusionNetworks(start, text, face, recipe.hidden, expression, is_guided)
+
+
+def save(networks: SystemNetworks, path: Path, work: Path) -> None:
+    """FaceStudio's file holds its encoders too."""
+    if not isinstance(networks, FaceStudioNetworks):
+        networks.save(path)
+        return
+    state, metadata = read_state_dict(work / STYLES)
+    faces, of_faces = read_state_dict(work / FACES)
+    prefix = "face_encoder."
+    identity = {k: v for k, v in faces.items() if not k.startswith("expression.")}
+    state |= {prefix + key: value for key, value in identity.items()}
+    metadata |= {prefix + key: of_faces[key] for key in ("num_heads", "face")}
+    networks.save(path, state, metadata)
+
+
+def run(recipe: SystemRecipe, work: Path, out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    work.mkdir(parents=True, exist_ok=True)
+    is_seen = recipe.system != FACE_FUSION
+    if is_seen:
+        make_encoders(recipe, work)
+    people = draw_people(recipe, work, is_seen)
+    text = ToyText(str(PartialState().device))
+    start = read_checkpoint("tiny", *read_state_dict(FOLDER / FLASHFACE))
+    networks = build(recipe, start, people, text)
+    path, folder = out / WEIGHTS[recipe.system], work / recipe.system
+
+    def on_save(step: int, networks: SystemNetworks) -> None:
+        save(networks, path, work)
+
+    Trainer(networks, people, text, recipe.train, folder, on_save).run()
+    if PartialState().is_main_process:
+        if recipe.system == FACE2DIFFUSION:
+            shutil.copy(work / FACES, out / FACES)
+        shutil.copy(folder / CSV, out / CSV)
+        (out / RECIPE).write_text(json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
