@@ -107,8 +107,8 @@ class FaceFusionApply(io.ComfyNode):
                     "reference_noise",
                     options=REFERENCE_NOISES,
                     default=REFERENCE_NOISES[0],
-                    tooltip="The noise on the photos: as much as the picture has at each step, as "
-                    "in training, or none. Without, they are looked at once per run.",
+                    tooltip="The noise on the photos: as much as the picture has at each step, or "
+                    "none, when they are looked at once per run. As trained: what the file says.",
                 ),
                 io.Float.Input(
                     "start_percent",

@@ -3,7 +3,7 @@
     python tools/comfy.py demo
     python tools/comfy.py test [pytest arguments]
     python tools/comfy.py serve [--port P]
-    python tools/comfy.py evaluate [--people N] [--seed S] [--json FILE] [--out FOLDER]
+    python tools/comfy.py evaluate [--people N] [--seed S] [--json FILE] [--out FOLDER] [--systems]
     python tools/comfy.py lint
 
 The first call sets up a private environment under .comfy/, or uses the ComfyUI at $COMFYUI_PATH.
@@ -104,11 +104,13 @@ def evaluate(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=1, help="which people, and the noise")
     parser.add_argument("--json", type=Path, help="file for one flat object of numbers")
     parser.add_argument("--out", type=Path, help="folder for a table and a grid of pictures")
+    parser.add_argument("--systems", action="store_true", help="a table of all systems instead")
     options = parser.parse_args(arguments)
     if problem := _problem(options):
         print(problem, file=sys.stderr)
         return 2
-    line = ["-m", "training.evaluate", "--people", str(options.people), "--seed", str(options.seed)]
+    module = "training.toy.compare" if options.systems else "training.evaluate"
+    line = ["-m", module, "--people", str(options.people), "--seed", str(options.seed)]
     for name, path in (("--json", options.json), ("--out", options.out)):
         if path is not None:
             line += [name, str(path.resolve())]  # the child runs elsewhere

@@ -43,14 +43,13 @@ class References(NamedTuple):
     latents: clean scaled latents (M, 4, h, w) of all distinct references. timesteps: (M,), that
     of the target each belongs to. slots: (R, S) indexes into them for the R rows that see
     references; a row with fewer than S photos repeats some, as the official padding does.
-    rows: the R rows of the batch; the others train without a face. noise: as latents.
+    rows: the R rows of the batch; the others train without a face.
     """
 
     latents: torch.Tensor
     timesteps: torch.Tensor
     slots: torch.Tensor
     rows: list[int]
-    noise: torch.Tensor | None = None
 
 
 class Batch(NamedTuple):
@@ -76,7 +75,7 @@ def draw_batch(people: People, sampling: Sampling, seed: int, step: int, groups:
     """The samples of the given groups of a step."""
     targets, captions, positions, regions, timesteps, noises = [], [], [], [], [], []
     latents, reference_timesteps, slots, rows = [], [], [], []
-    reference_noises, seen, chances = [], [], []
+    seen, chances = [], []
     for group in groups:
         rng, other_rng = (
             np.random.Generator(np.random.Philox(key=seed, counter=[step, group, stream, 0]))
@@ -90,9 +89,6 @@ def draw_batch(people: People, sampling: Sampling, seed: int, step: int, groups:
         first = len(latents)
         latents += [people.picture(person, index).reference for index in photos]
         reference_timesteps += [timestep] * len(photos)
-        shape = (len(photos), *latents[first].shape)
-        reference_noise = other_rng.standard_normal(shape, dtype=np.float32)
-        reference_noises.append(torch.from_numpy(reference_noise))
         for index in order[:wanted]:
             picture = people.picture(person, index)
             height, width = picture.latent.shape[-2:]
@@ -122,7 +118,6 @@ def draw_batch(people: People, sampling: Sampling, seed: int, step: int, groups:
         torch.tensor(reference_timesteps),
         torch.tensor(slots, dtype=torch.long).reshape(-1, SLOTS),
         rows,
-        torch.cat(reference_noises),
     )
     return Batch(
         torch.stack(targets).float(),

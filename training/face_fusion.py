@@ -12,15 +12,20 @@ from flashface_core.reference_net import feature_maps, site_name
 from flashface_core.systems.face_fusion import FaceProjection, fuse_rows
 
 from .base import OnFrozenUNet
-from .diffusion import add_noise
 
-PROJECTIONS = "projections"
+KEYS, VALUES = "keys", "values"
 
 
 class FaceFusionNetworks(OnFrozenUNet):
-    """W'_k and W'_v of every cross-attention; they begin as the self-attention's beside it."""
+    """W'_k and W'_v of every cross-attention; they begin as the self-attention's beside it.
 
-    parts = (PROJECTIONS,)
+    The references are clean and looked at as of timestep 0: noised to the target's timestep, they
+    taught nothing in 1000 steps but to look away. Keys learn slowly, for the same reason: values
+    that mean nothing yet make them turn away from the references, whence no gradient comes.
+    """
+
+    parts = (KEYS, VALUES)
+    rates = {KEYS: 0.1}
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__(checkpoint)
@@ -33,7 +38,8 @@ class FaceFusionNetworks(OnFrozenUNet):
             self.projections[site_name(site)] = projection
 
     def part_parameters(self, part: str) -> list[nn.Parameter]:
-        return list(self.projections.parameters())
+        name = "k.weight" if part == KEYS else "v.weight"
+        return [p for key, p in self.projections.named_parameters() if key.endswith(name)]
 
     def texts(self, batch) -> list[str]:
         return ["", *batch.captions]
@@ -43,12 +49,11 @@ class FaceFusionNetworks(OnFrozenUNet):
         if not references.rows:
             nothing = 0 * sum(p.sum() for p in self.projections.parameters())
             return self.predict(noisy, batch.timesteps, texts[1:]) + nothing, batch.noise
-        assert references.noise is not None
         with torch.no_grad():
             maps = feature_maps(
                 self.unet,
-                add_noise(references.latents, references.noise, references.timesteps),
-                references.timesteps,
+                references.latents,
+                0.0,
                 texts[:1],
                 self.sites,
                 patches=self.patches,
@@ -87,5 +92,5 @@ class FaceFusionNetworks(OnFrozenUNet):
             for key, value in self.projections[site_name(site)].state_dict().items()
         }
         shapes = {key: tuple(value.shape) for key, value in state.items()}
-        metadata = {"reference_size": str(self.reference_size)}
+        metadata = {"reference_size": str(self.reference_size), "reference_noise": "none"}
         write_safetensors(path, shapes, state.items(), dtype, metadata)

@@ -1,6 +1,6 @@
 """The networks in training: those that the nodes run, built and patched by the same code."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -23,9 +23,14 @@ PARTS = (TARGET, REFERENCE_NET, REFERENCE_ATTENTION)
 
 
 class Networks(nn.Module):
-    """What the trainer trains. parts: names of what may be trained or left frozen."""
+    """What the trainer trains.
+
+    parts: names of what may be trained or left frozen. rates: factors of the learning rate for
+    parts that need another one.
+    """
 
     parts: tuple[str, ...]
+    rates: Mapping[str, float] = {}
 
     def texts(self, batch: Batch) -> list[str]:
         """Whose embeddings `forward` is given."""

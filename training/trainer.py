@@ -141,9 +141,8 @@ class Trainer(Generic[Trained]):
         networks.train()
         if recipe.gradient_checkpointing:
             checkpoint_blocks(networks)
-        trainable = [p for p in networks.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
-            trainable, recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+            parameter_groups(networks, recipe), weight_decay=recipe.weight_decay, fused=True
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(learning_rate, recipe))
         # The schedule counts steps of the run, not of a process, so it is not prepared.
@@ -278,6 +277,18 @@ class Trainer(Generic[Trained]):
             self.ema.exchange(self.networks)
             self.on_save(self.progress.step, self.networks)
             self.ema.exchange(self.networks)
+
+
+def parameter_groups(networks: Networks, recipe: Recipe) -> list[dict]:
+    """What is trained, by the factor of its learning rate."""
+    slowed = {
+        id(p): rate for part, rate in networks.rates.items() for p in networks.part_parameters(part)
+    }
+    groups: dict[float, list] = {}
+    for parameter in networks.parameters():
+        if parameter.requires_grad:
+            groups.setdefault(slowed.get(id(parameter), 1.0), []).append(parameter)
+    return [{"params": same, "lr": rate * recipe.learning_rate} for rate, same in groups.items()]
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:

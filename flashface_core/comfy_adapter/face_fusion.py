@@ -17,15 +17,15 @@ from ..features import KeysValues, Person, ReferenceLatent
 from ..identity import FaceReference, Identity, IdentityGroup
 from ..reference_net import site_name
 from ..systems.face_fusion import FaceProjection, face_tokens
-from ..systems.face_fusion_file import FaceFusionFile, read_face_fusion
+from ..systems.face_fusion_file import CLEAN, CURRENT_STEP, FaceFusionFile, read_face_fusion
 from .attach import transformer_block
 from .from_model import FAMILIES, LiveReferenceNet
 from .load import make_patcher
 from .reference import PhotoEncoder
 
 TRAINING_FREE = "none (training-free)"
-CURRENT_STEP, CLEAN = "current step", "none"
-REFERENCE_NOISES = [CURRENT_STEP, CLEAN]
+AS_TRAINED = "as trained"
+REFERENCE_NOISES = [AS_TRAINED, CURRENT_STEP, CLEAN]
 
 
 class FaceFusion:
@@ -117,13 +117,15 @@ class FusionNet(FusionEncoder, LiveReferenceNet):
     """The sampled UNet's hidden states of the photos, at every cross-attention.
 
     noise: CURRENT_STEP: photos are noised to the step's noise level; CLEAN: they are not, and are
-    looked at once per run.
+    looked at once per run; AS_TRAINED: what the file says, CURRENT_STEP without one.
     """
 
     reads = "attn2"
 
     def __init__(self, fusion: FaceFusion, noise: str, **settings) -> None:
         super().__init__(**settings)
+        if noise == AS_TRAINED:
+            noise = CURRENT_STEP if fusion.file is None else fusion.file.reference_noise
         self.fusion, self.noise = fusion, noise
         self._latents = fusion.latents(self.reference_size, self.shape.latents)
 

@@ -17,7 +17,7 @@ from ..rows import RowReferences
 from ..systems.face_fusion import fusion_change
 from .apply import make_memory_estimate, sigmas_between
 from .attach import transformer_block
-from .face_fusion import CURRENT_STEP, TRAINING_FREE, FusionNet, FusionPhotos
+from .face_fusion import AS_TRAINED, TRAINING_FREE, FusionNet, FusionPhotos
 from .from_model import Shape, live_settings, shape_of
 from .sampling import make_predict_noise, make_row_data, make_run, names_of
 
@@ -30,7 +30,7 @@ def apply_fusion(
     model,
     photos: FusionPhotos,
     strength: float = 1.0,
-    reference_noise: str = CURRENT_STEP,
+    reference_noise: str = AS_TRAINED,
     start_percent: float = 0.0,
     end_percent: float = 1.0,
 ):

@@ -11,16 +11,19 @@ from ..checkpoint import Site, some
 from ..checkpoint_file import read_state_dict
 from ..errors import FlashFaceError
 
+CURRENT_STEP, CLEAN = "current step", "none"  # the noise on the photos
 KEY = re.compile(r"(input|middle|output)\.(\d+)\.(\d+)\.([kv])\.weight")
 
 
 class FaceFusionFile(NamedTuple):
-    """k, v: (C, C) by site. reference_size: pixels of a photo in its training, where it says so."""
+    """k, v: (C, C) by site. reference_size: pixels of a photo in its training, where it says so;
+    reference_noise: CURRENT_STEP or CLEAN, the noise that photos had there."""
 
     name: str
     k: Mapping[Site, torch.Tensor]
     v: Mapping[Site, torch.Tensor]
     reference_size: int | None
+    reference_noise: str
 
     @property
     def widths(self) -> dict[Site, int]:
@@ -29,7 +32,8 @@ class FaceFusionFile(NamedTuple):
 
 
 def read_face_fusion(path: str | Path) -> FaceFusionFile:
-    """Of any UNet: sites and widths follow from the keys. Metadata: reference_size, or nothing.
+    """Of any UNet: sites and widths follow from the keys. Metadata: reference_size and
+    reference_noise ("current step" when absent).
 
     Raises FlashFaceError for any other file.
     """
@@ -72,7 +76,13 @@ def read_face_fusion(path: str | Path) -> FaceFusionFile:
             f"{name} says that photos are {size!r} pixels large, expected a whole number; copy or "
             "train it again."
         )
-    return FaceFusionFile(name, k, v, None if size is None else int(size))
+    noise = metadata.get("reference_noise", CURRENT_STEP)
+    if noise not in (CURRENT_STEP, CLEAN):
+        raise FlashFaceError(
+            f"{name} was trained with the noise {noise!r} on the photos, expected {CURRENT_STEP!r} "
+            f"or {CLEAN!r}; this version of the pack does not know it, update it."
+        )
+    return FaceFusionFile(name, k, v, None if size is None else int(size), noise)
 
 
 def _dotted(site: Site) -> str:

@@ -1,6 +1,7 @@
 """Face Fusion: the sampled network looks at the photos, its cross-attention sees them."""
 
 import math
+from dataclasses import replace
 
 import comfy.model_management
 import comfy.sd
@@ -154,6 +155,16 @@ def test_the_noise_on_the_photos_matters_and_is_always_the_same(either):
     drawn = [either.drawn(reference_noise=noise) for noise in ("current step", "none")]
     assert relative_error(*drawn) > 1e-4
     assert torch.equal(drawn[0], either.drawn())
+
+
+def test_as_trained_is_what_the_file_says(tiny, free, tmp_path):
+    clean = write_file(
+        tmp_path / "clean.safetensors", tiny.model, metadata={"reference_noise": "none"}
+    )
+    fusion = replace(tiny, fusion=load_face_fusion(clean))
+    for one, noised in ((fusion, "none"), (tiny, "current step"), (free, "current step")):
+        drawn = one.drawn(reference_noise="as trained")
+        assert torch.equal(drawn, one.drawn(reference_noise=noised))
 
 
 @pytest.mark.parametrize("ratio", [0.0, 1.0])

@@ -200,7 +200,7 @@ CONTRACT = {
             ("model", "MODEL", ANY),
             ("features", "FACE_FUSION_FEATURES", ANY),
             ("strength", "FLOAT", 1.0),
-            ("reference_noise", ["current step", "none"], "current step"),
+            ("reference_noise", ["as trained", "current step", "none"], "as trained"),
             ("start_percent", "FLOAT", 0.0),
             ("end_percent", "FLOAT", 1.0),
         ],

@@ -195,4 +195,4 @@ def test_what_encoders_saw_comes_with_the_targets(people):
     for row, latent in enumerate(batch.latents):
         (index,) = [i for i, one in enumerate(people.latents) if torch.equal(one, latent)]
         assert torch.equal(batch.seen[STYLE][row], people.seen[STYLE][index])
-    assert batch.chances.shape == (4, 2) and batch.references.noise.shape[1:] == (4, 8, 8)
+    assert batch.chances.shape == (4, 2)

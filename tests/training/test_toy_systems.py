@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 
 from flashface_core.comfy_adapter.face2diffusion import encode_text, load_face2diffusion
 from flashface_core.comfy_adapter.face_fusion import collect_photos, load_face_fusion
@@ -83,8 +84,9 @@ def test_every_system_stands_in_the_table(folder, evaluation, monkeypatch):
     assert len(systems) == 8
     seen = {}
     for name, system in systems.items():
-        row = compare.measure(evaluation, system)
-        assert set(row) == set(compare.COLUMNS)
+        row, pictures = compare.measure(evaluation, system)
+        assert pictures.shape == (8, 3, 128, 128)
+        assert set(compare.COLUMNS) - set(row) <= {"mark_recovery"}
         assert (row["trained_parameters"] == 0) == (
             name.startswith(("no ", "training-free")) or name.endswith("training-free")
         )
@@ -92,7 +94,14 @@ def test_every_system_stands_in_the_table(folder, evaluation, monkeypatch):
     pictures = list(seen.values())
     for i, one in enumerate(pictures):
         assert not any(torch.equal(one, other) for other in pictures[:i])
-    assert "| FlashFace | " in compare.markdown({"FlashFace": dict.fromkeys(compare.COLUMNS, 1)})
+    table = {"FlashFace": {"identification": 0.5, "trained_parameters": 12345}}
+    told = compare.markdown(table).splitlines()
+    assert told[0] == "| measure | FlashFace |"
+    assert "| identification | 0.500 |" in told and "| trained parameters | 12,345 |" in told
+    drawn = {"nobody": evaluation.cast.drawings}
+    compare.save_pictures(folder / "systems.png", evaluation, drawn)
+    with Image.open(folder / "systems.png") as sheet:
+        assert sheet.size == (2 * 132, 16 + 132)
 
 
 def test_the_style_image_shows_the_scene_and_somebody_else(evaluation):

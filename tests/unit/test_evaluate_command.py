@@ -58,3 +58,11 @@ def test_the_evaluation_runs_with_the_arguments_and_its_exit_code_is_handed_on(t
     assert modules == "['accelerate', 'matplotlib']"
     absolute = [str(tmp_path / "numbers.json"), "--out", str(tmp_path / "folder")]
     assert line == ["-m", "training.evaluate", *given[:5], *absolute]
+
+
+def test_the_table_of_all_systems_is_the_same_command():
+    given = ["--systems", "--people", "3", "--json", "numbers.json"]
+    command = [sys.executable, "-c", WATCHED, str(ROOT / "tools"), *given]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 7, done.stderr
+    assert done.stdout.splitlines()[1:5] == ["-m", "training.toy.compare", "--people", "3"]

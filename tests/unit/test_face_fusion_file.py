@@ -29,6 +29,13 @@ def test_sites_and_widths_follow_from_the_keys(tmp_path):
     assert read(tmp_path, state(), {"reference_size": "64"}).reference_size == 64
 
 
+def test_the_noise_of_the_training_stands_in_the_file(tmp_path):
+    assert read(tmp_path, state()).reference_noise == "current step"
+    assert read(tmp_path, state(), {"reference_noise": "none"}).reference_noise == "none"
+    with pytest.raises(FlashFaceError, match="with the noise 'much'"):
+        read(tmp_path, state(), {"reference_noise": "much"})
+
+
 FOREIGN = {
     "another model": (state(**{"linear.weight": torch.ones(2, 2)}), "no Face Fusion file.*linear"),
     "another block": (state(**{"decoder.1.0.k.weight": torch.ones(2, 2)}), "no Face Fusion file"),

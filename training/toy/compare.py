@@ -1,6 +1,6 @@
 """All systems on the same people, prompts, noise and sampler: one table.
 
-    python -m training.toy.compare --people 20 --seed 1 --json FILE [--out FOLDER]
+    python -m training.toy.compare --people 20 --seed 1 --json FILE --out FOLDER
 
 Every row of the table is the shipped tiny model of one system, run through what its nodes call;
 "copied expression": of the pictures made from a single photo, in a text that asks for another
@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from flashface_core.checkpoint_file import read_state_dict
 from training.comfyui import find_comfyui
+from training.pictures import save_grid
 
 log = logging.getLogger("flashface.training")
 
@@ -33,6 +34,7 @@ STUDIO, FUSION = (
     "facestudio/facestudio_tiny.safetensors",
     "face_fusion/face_fusion_tiny.safetensors",
 )
+SHOWN = 6  # people in the grid
 COLUMNS = (
     "similarity",
     "identification",
@@ -87,8 +89,8 @@ def draw(evaluation, system: System, references: int, rows: Callable[[int], list
     return torch.cat(pictures)
 
 
-def measure(evaluation, system: System) -> dict[str, float]:
-    """The row of one system."""
+def measure(evaluation, system: System) -> tuple[dict[str, float], Tensor]:
+    """The row of one system, and its pictures of the cast."""
     each = len(evaluation.labels)
     start = time.monotonic()
     pictures = draw(
@@ -98,7 +100,8 @@ def measure(evaluation, system: System) -> dict[str, float]:
     found = evaluation.measure(pictures)
     found["copied_expression"] = copied_expression(evaluation, system)
     found |= {"seconds_per_picture": seconds, "trained_parameters": system.parameters}
-    return {name: found[name] for name in COLUMNS}
+    # With one person there may be no mark to recover.
+    return {name: found[name] for name in COLUMNS if found[name] == found[name]}, pictures
 
 
 def copied_expression(evaluation, system: System) -> float:
@@ -210,13 +213,23 @@ def style_image(cast, number: int) -> Tensor:
 
 
 def markdown(table: dict[str, dict[str, float]]) -> str:
-    """Systems down, measures across."""
-    head = ["system", *(name.replace("_", " ") for name in COLUMNS)]
-    lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * len(COLUMNS)]
-    for name, row in table.items():
-        told = [f"{row[c]:,}" if c == COLUMNS[-1] else f"{row[c]:.3f}" for c in COLUMNS]
-        lines.append("| " + " | ".join([name, *told]) + " |")
+    """Measures down, systems across."""
+    lines = ["| measure | " + " | ".join(table) + " |", "| --- |" + " ---: |" * len(table)]
+    for name in COLUMNS:
+        form = "{:,}" if name == "trained_parameters" else "{:.3f}"
+        told = [form.format(row[name]) if name in row else "" for row in table.values()]
+        lines.append("| " + " | ".join([name.replace("_", " "), *told]) + " |")
     return "\n".join(lines) + "\n"
+
+
+def save_pictures(path: Path, evaluation, drawn: dict[str, Tensor]) -> None:
+    """A row per person: photos, then every system's picture of a scene, another age in each row."""
+    each = len(evaluation.labels)
+    people = range(min(SHOWN, evaluation.people))
+    kinds = list(dict.fromkeys(evaluation.labels))
+    numbers = [n * each + evaluation.labels.index(kinds[n % len(kinds)]) for n in people]
+    rows = [[pictures[number] for pictures in drawn.values()] for number in numbers]
+    save_grid(path, [evaluation.crops(n) for n in people], rows, list(drawn))
 
 
 def main() -> None:
@@ -227,8 +240,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--models", type=Path, help="folder of tiny models; default: the shipped")
     parser.add_argument("--systems", nargs="+", help="default: all")
-    parser.add_argument("--json", type=Path, required=True)
-    parser.add_argument("--out", type=Path, help="folder for the table and the pictures")
+    parser.add_argument("--json", type=Path, help="file for an object of numbers per system")
+    parser.add_argument("--out", type=Path, help="folder for the table and a grid of pictures")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     find_comfyui(cpu=not torch.cuda.is_available())
@@ -239,15 +252,17 @@ def main() -> None:
 
     evaluation = ToyEvaluation(options.people, options.seed, options.models)
     systems = make_systems(evaluation, options.models or FOLDER)
-    table = {}
+    table, drawn = {}, {}
     for name in options.systems or systems:
-        table[name] = measure(evaluation, systems[name])
+        table[name], drawn[name] = measure(evaluation, systems[name])
         told = ", ".join(f"{key} {value:.3f}" for key, value in table[name].items())
         log.info("%s: %s", name, told)
+    if options.json:
         options.json.write_text(json.dumps(table, indent=2) + "\n")
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "systems.md").write_text(markdown(table))
+        save_pictures(options.out / "systems.png", evaluation, drawn)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from flashface_core.comfy_adapter.tiny import FLASHFACE, FOLDER, VAE
 from flashface_core.systems.face2diffusion.files import load_encoders
 from training.data import PeopleInMemory
 from training.face2diffusion import EXPRESSION_SEEN, FACE, MAPPING, Face2DiffusionNetworks
-from training.face_fusion import PROJECTIONS, FaceFusionNetworks
+from training.face_fusion import KEYS, VALUES, FaceFusionNetworks
 from training.facestudio import LINEAR, STYLE, UNET, FaceStudioNetworks
 from training.trainer import CSV, Recipe, Trainer
 
@@ -48,7 +48,7 @@ TRAIN = {
     FACESTUDIO: dataclasses.replace(
         COMMON, steps=1000, learning_rate=5e-4, train=(LINEAR, UNET), max_gradient_norm=0.5
     ),
-    FACE_FUSION: dataclasses.replace(COMMON, steps=1000, learning_rate=1e-3, train=(PROJECTIONS,)),
+    FACE_FUSION: dataclasses.replace(COMMON, steps=1000, learning_rate=1e-2, train=(KEYS, VALUES)),
 }
 
 
