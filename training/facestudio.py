@@ -1,5 +1,6 @@
 """Training FaceStudio: reconstruction of pictures from themselves with the face painted out, and
-from the face. The whole UNet learns, and the one linear layer that both branches share."""
+from the face. The one linear layer that both branches share learns, and the UNet: all of it, as
+published, or its transformer blocks alone, for a smaller file."""
 
 from pathlib import Path
 
@@ -12,15 +13,18 @@ from flashface_core.systems.facestudio import TOKENS, HybridCondition
 
 from .base import OnFrozenUNet
 
-LINEAR, UNET = "linear", "unet"
+LINEAR, TRANSFORMERS, RESIDUALS = "linear", "transformers", "residuals"
 FACE, STYLE = "unit face", "style without face"
 DROP_STYLE, DROP_FACE = 0.64, 0.1  # as published, independent of each other
 
 
 class FaceStudioNetworks(OnFrozenUNet):
-    """style_width, face_width: of the embeddings; width: of the UNet's context."""
+    """style_width, face_width: of the embeddings, which are about as long as unit vectors; width:
+    of the UNet's context."""
 
-    parts = (LINEAR, UNET)
+    parts = (LINEAR, TRANSFORMERS, RESIDUALS)
+    # Its inputs are small numbers, so its weights are large ones.
+    rates = {LINEAR: 10.0}
 
     def __init__(
         self,
@@ -32,9 +36,13 @@ class FaceStudioNetworks(OnFrozenUNet):
     ) -> None:
         super().__init__(checkpoint)
         self.linear = HybridCondition(style_width, face_width, width, tokens)
+        nn.init.normal_(self.linear.linear.weight, std=0.5)
 
     def part_parameters(self, part: str) -> list[nn.Parameter]:
-        return list((self.linear if part == LINEAR else self.unet).parameters())
+        if part == LINEAR:
+            return list(self.linear.parameters())
+        is_in = part == TRANSFORMERS
+        return [p for n, p in self.unet.named_parameters() if ("transformer_blocks" in n) == is_in]
 
     def texts(self, batch) -> list[str]:
         return []

@@ -10,9 +10,9 @@ from PIL import Image
 from flashface_core.comfy_adapter.face2diffusion import encode_text, load_face2diffusion
 from flashface_core.comfy_adapter.face_fusion import collect_photos, load_face_fusion
 from flashface_core.comfy_adapter.facestudio import load_facestudio
-from flashface_core.comfy_adapter.tiny import FOLDER, load_tiny_clip
+from flashface_core.comfy_adapter.tiny import FLASHFACE, FOLDER, load_tiny_clip
 from training.batches import Sampling
-from training.toy import compare
+from training.toy import claims, compare, contestants
 from training.toy.draw import CROP, draw, face_crop
 from training.toy.encoders import without_faces
 from training.toy.evaluation import ToyEvaluation
@@ -59,7 +59,7 @@ def test_what_is_there_is_not_made_again(folder):
 
 
 def test_the_weights_load_where_the_nodes_load_them(folder, evaluation):
-    words = load_face2diffusion(*(folder / name for name in compare.WORDS))
+    words = load_face2diffusion(folder / contestants.MAPPING, folder / contestants.FACES)
     identity = evaluation.identity(0, 2)
     clip = load_tiny_clip()
     plain, other = (
@@ -67,23 +67,24 @@ def test_the_weights_load_where_the_nodes_load_them(folder, evaluation):
         for expression in (None, words.expression(identity))
     )
     assert plain[0][0].shape == (1, 77, 768) and not torch.equal(plain[0][0], other[0][0])
-    studio = load_facestudio(folder / compare.STUDIO)
+    studio = load_facestudio(folder / contestants.STUDIO)
     picture = torch.rand(1, 128, 128, 3)
     positive, negative = studio.encode(identity, style_image=picture)
     assert positive[0][0].shape == negative[0][0].shape == (1, 4, 768)
     text = [[torch.randn(1, 77, 768), {}]]
     assert not torch.equal(studio.encode(identity, 0.0, text=text)[0][0][0], positive[0][0])
-    fusion = load_face_fusion(folder / compare.FUSION)
+    fusion = load_face_fusion(folder / contestants.FUSION)
     collect_photos(fusion, identity, evaluation.models.vae, text)
 
 
 def test_every_system_stands_in_the_table(folder, evaluation, monkeypatch):
     monkeypatch.setattr(ToyEvaluation, "settings", evaluation.settings._replace(steps=2))
-    (folder / compare.FLASHFACE).write_bytes((FOLDER / compare.FLASHFACE).read_bytes())
-    systems = compare.make_systems(evaluation, folder)
-    assert len(systems) == 8
+    (folder / FLASHFACE).write_bytes((FOLDER / FLASHFACE).read_bytes())
+    makers = contestants.Systems(evaluation, folder).makers
+    assert len(makers) == 8
     seen = {}
-    for name, system in systems.items():
+    for name, make in makers.items():
+        system = make()
         row, pictures = compare.measure(evaluation, system)
         assert pictures.shape == (8, 3, 128, 128)
         assert set(compare.COLUMNS) - set(row) <= {"mark_recovery"}
@@ -104,8 +105,20 @@ def test_every_system_stands_in_the_table(folder, evaluation, monkeypatch):
         assert sheet.size == (2 * 132, 16 + 132)
 
 
+def test_every_claim_is_measured(folder, evaluation, monkeypatch):
+    """Of weights that know nothing yet: that numbers come out, and are shares."""
+    monkeypatch.setattr(ToyEvaluation, "settings", evaluation.settings._replace(steps=2))
+    pair = ToyEvaluation(2, 1)
+    systems = contestants.Systems(pair, folder)
+    found = claims.all_of(pair, systems, folder / contestants.MAPPING)
+    assert all(-1 <= value <= 1 for value in found.values())
+    same = {name: value for name, value in found.items() if name.startswith("with_cgdr")}
+    assert same and all(found[name.replace("with", "without", 1)] == same[name] for name in same)
+    assert {"expression_of_photo", "style_alone_similarity", "two_people_own"} <= set(found)
+
+
 def test_the_style_image_shows_the_scene_and_somebody_else(evaluation):
-    image = compare.style_image(evaluation.cast, 0)
+    image = contestants.style_image(evaluation.cast, 0)
     assert image.shape == (1, 128, 128, 3)
     drawing = evaluation.cast.drawings[0].movedim(0, -1)
     corner = (image[0, :16, :16] - drawing[:16, :16]).abs().mean()
@@ -127,4 +140,4 @@ def test_a_face_painted_out_is_gone_and_all_else_is_left():
 
 def test_only_the_word_for_the_person_is_put_into_a_caption():
     caption = "a portrait of a child, smiling"
-    assert compare.with_person(caption) == "a portrait of f l, a child, smiling"
+    assert contestants.with_person(caption) == "a portrait of f l, a child, smiling"

@@ -1,154 +1,164 @@
-"""What each of the other systems claims for itself, measured on people nobody trained on.
+"""What Face2Diffusion and FaceStudio claim for themselves, measured on toy people."""
 
-    python -m training.toy.claims --people 20 --seed 1 --json FILE [--without-cgdr FILE]
-
-Face2Diffusion: whether an expression photo decides the expression, and without one the text; with
---without-cgdr, a mapping network of the same recipe without class-guided denoising, what that
-changes. FaceStudio: whether a style image keeps the style and the face the identity, and two people
-in two regions.
-"""
-
-import argparse
-import json
-import logging
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from training.comfyui import find_comfyui
+from flashface_core.comfy_adapter.face2diffusion import (
+    Face2Diffusion,
+    encode_text,
+    load_face2diffusion,
+)
+from flashface_core.comfy_adapter.facestudio import FaceStudio, load_facestudio
+from flashface_core.comfy_adapter.facestudio_apply import apply_facestudio
+from flashface_core.comfy_adapter.tiny import load_tiny_clip
+from flashface_core.identity import Identity, join_people
+from flashface_core.place import Place
+from training.sampling import identity_of, sample
 
-from .compare import PLACEHOLDER, STUDIO, WORDS, Conditioned, System, draw, style_image, with_person
+from .compare import draw
+from .contestants import (
+    FACES,
+    MAPPING,
+    PLACEHOLDER,
+    STUDIO,
+    Conditioned,
+    System,
+    Systems,
+    joined,
+    style_image,
+    with_person,
+)
+from .scenes import PARTS, Scenes, captions
 from .together import NEIGHBOURS
 
-log = logging.getLogger("flashface.training")
+HALVES = ((0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 0.5, 1.0))
 
 
-def adults(evaluation):
+def adults(evaluation) -> Callable[[int], list[int]]:
     """The numbers of a person's pictures as an adult."""
     each = len(evaluation.labels)
     kept = [i for i, age in enumerate(evaluation.labels) if age == "adult"]
     return lambda person: [person * each + i for i in kept]
 
 
+def rows_of(evaluation) -> list[int]:
+    return [n for person in range(evaluation.people) for n in adults(evaluation)(person)]
+
+
 def read(evaluation, pictures: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Cosines (N, G) to the gallery, and attributes."""
+    """Cosines (N, 50) to the gallery, and attributes."""
     with torch.no_grad():
         found = evaluation.yardsticks.find(pictures)
         embedding, values = evaluation.yardsticks.read(pictures, found)
     return embedding @ evaluation.cast.gallery[:NEIGHBOURS].T, values
 
 
-def expressions(evaluation, words) -> dict[str, float]:
-    """Prompts that tell everything but the expression, and photos of others that show one."""
-    from flashface_core.comfy_adapter.face2diffusion import encode_text
-    from flashface_core.comfy_adapter.tiny import load_tiny_clip
-    from training.sampling import identity_of
+def _share(right: Tensor) -> float:
+    return right.float().mean().item()
 
-    from .scenes import PARTS, Scenes, captions
 
+def class_guidance(evaluation, systems: Systems, without: Path) -> dict[str, float]:
+    """Pictures of adults by two mapping networks of one recipe, the second one without CGDR."""
+    encoders = systems.folder / FACES
+    mappings = {"with": None, "without": load_face2diffusion(without, encoders)}
+    result = {}
+    rows = torch.tensor(rows_of(evaluation))
+    owner = rows // len(evaluation.labels)
+    for name, words in mappings.items():
+        system = systems.face2diffusion(words)
+        cosines, values = read(evaluation, draw(evaluation, system, 4, adults(evaluation)))
+        result[f"{name}_cgdr_similarity"] = cosines.gather(1, owner[:, None]).mean().item()
+        result[f"{name}_cgdr_identification"] = _share(cosines.argmax(1) == owner)
+        for what in ("background", "clothes", "expression"):
+            truth = evaluation.cast.truth[what][rows]
+            result[f"{name}_cgdr_{what}"] = _share(values[what] == truth)
+    return result
+
+
+def expressions(evaluation, words: Face2Diffusion) -> dict[str, float]:
+    """Prompts that tell everything but the expression, with a photo of somebody that shows one."""
     cast, models, clip = evaluation.cast, evaluation.models, load_tiny_clip()
     negative = [[models.encode_text([""]), {}]]
     silent = captions(cast.scenes, [part for part in PARTS if part != "expression"])
     kinds = len(Scenes.names("expression"))
-    rows = [n for person in range(evaluation.people) for n in adults(evaluation)(person)]
+    rows, each = rows_of(evaluation), len(evaluation.labels)
+    photos = cast.crops.flatten(0, 1)
     with torch.no_grad():
-        _, shown = evaluation.yardsticks.look(cast.crops.flatten(0, 1))
-    shown = shown["expression"].argmax(1)
-    wanted = torch.tensor([n % kinds for n in rows])
+        shown = evaluation.yardsticks.look(photos)[1]["expression"].argmax(1)
+    owner = torch.arange(len(photos)) // cast.crops.shape[1]
 
-    def photo_of(number: int):
+    def photo_for(number: int) -> Identity:
         """Of anybody else, with the expression that this picture shall have."""
-        own = number // len(evaluation.labels)
-        owner = torch.arange(len(shown)) // cast.crops.shape[1]
-        fits = ((shown == number % kinds) & (owner != own)).nonzero()[:, 0]
-        return identity_of(cast.crops.flatten(0, 1)[fits[number % len(fits)]][None])
+        fits = ((shown == number % kinds) & (owner != number // each)).nonzero()[:, 0]
+        return identity_of(photos[fits[number % len(fits)]][None])
 
-    def condition(told, has_photo):
-        def conditioned(identity, numbers, guidance):
+    def system(told: list[str], has_photo: bool) -> System:
+        def condition(identity, numbers, guidance):
+            photo = [words.expression(photo_for(n)) if has_photo else None for n in numbers]
             given = [
-                encode_text(
-                    clip,
-                    words,
-                    identity,
-                    with_person(told[n]),
-                    PLACEHOLDER,
-                    words.expression(photo_of(n)) if has_photo else None,
-                )
-                for n in numbers
+                encode_text(clip, words, identity, with_person(told[n]), PLACEHOLDER, one)
+                for n, one in zip(numbers, photo, strict=True)
             ]
-            return Conditioned(models.model, [[torch.cat([g[0][0] for g in given]), {}]], negative)
+            return Conditioned(models.model, joined(given), negative)
 
-        return conditioned
+        return System(condition, 0)
 
+    wanted = torch.tensor([n % kinds for n in rows])
+    in_text = cast.truth["expression"][torch.tensor(rows)]
     result = {}
-    for name, told, has_photo in (
-        ("expression_of_photo", silent, True),
-        ("expression_of_photo_not_given", silent, False),
-        ("expression_of_text", cast.captions, False),
-        ("expression_of_photo_against_text", cast.captions, True),
+    for name, told, has_photo, truth in (
+        ("expression_of_photo", silent, True, wanted),
+        ("expression_of_photo_not_given", silent, False, wanted),
+        ("expression_of_text", cast.captions, False, in_text),
+        ("expression_of_photo_against_text", cast.captions, True, wanted),
     ):
-        pictures = draw(evaluation, System(condition(told, has_photo), 0), 4, adults(evaluation))
-        _, values = read(evaluation, pictures)
-        truth = cast.truth["expression"][torch.tensor(rows)] if name.endswith("_text") else wanted
-        if name.endswith("against_text"):
-            truth = wanted
-        result[name] = (values["expression"] == truth).float().mean().item()
+        pictures = draw(evaluation, system(told, has_photo), 4, adults(evaluation))
+        result[name] = _share(read(evaluation, pictures)[1]["expression"] == truth)
     return result
 
 
-def styles(evaluation, studio) -> dict[str, float]:
-    """Style images of strangers in the scene that is asked for, with the person's face or none."""
-    from flashface_core.comfy_adapter.facestudio_apply import apply_facestudio
-
-    models, cast = evaluation.models, evaluation.cast
-    model = apply_facestudio(models.model, studio)
-    owner = torch.arange(evaluation.people).repeat_interleave(4)
-    rows = torch.tensor([n for p in range(evaluation.people) for n in adults(evaluation)(p)])
+def styles(evaluation, studio: FaceStudio) -> dict[str, float]:
+    """Style images of strangers, with the person's face, and alone."""
+    model = apply_facestudio(evaluation.models.model, studio)
+    rows = torch.tensor(rows_of(evaluation))
+    owner = rows // len(evaluation.labels)
     result = {}
     for name, has_face in (("style_and_face", True), ("style_alone", False)):
 
         def condition(identity, numbers, guidance, has_face=has_face):
-            person = identity if has_face else without_weights(identity)
-            given = [
-                studio.encode(person, style_image=style_image(cast, number)) for number in numbers
+            person = identity if has_face else without_face(identity)
+            made = [
+                studio.encode(person, style_image=style_image(evaluation.cast, n)) for n in numbers
             ]
-            positive, null = (torch.cat([one[i][0][0] for one in given]) for i in (0, 1))
-            return Conditioned(model, [[positive, {}]], [[null[:1], {}]])
+            return Conditioned(model, joined([one for one, _ in made]), made[0][1])
 
         pictures = draw(evaluation, System(condition, 0), 4, adults(evaluation))
         cosines, values = read(evaluation, pictures)
-        result[f"{name}_similarity"] = cosines[torch.arange(len(owner)), owner].mean().item()
-        result[f"{name}_identification"] = (cosines.argmax(1) == owner).float().mean().item()
+        result[f"{name}_similarity"] = cosines.gather(1, owner[:, None]).mean().item()
+        result[f"{name}_identification"] = _share(cosines.argmax(1) == owner)
         for what in ("background", "clothes", "style"):
-            right = values[what] == cast.truth[what][rows]
-            result[f"{name}_{what}"] = right.float().mean().item()
+            result[f"{name}_{what}"] = _share(values[what] == evaluation.cast.truth[what][rows])
     return result
 
 
-def without_weights(identity):
-    """The same with no photo that counts: a style without a face."""
-    from dataclasses import replace
+def without_face(identity: Identity) -> Identity:
+    """No photo counts: the style alone."""
+    references = tuple(replace(reference, weight=0.0) for reference in identity.references)
+    return replace(identity, references=references)
 
-    return replace(identity, references=tuple(replace(r, weight=0) for r in identity.references))
 
-
-def two_people(evaluation, studio) -> dict[str, float]:
-    """Two people in two regions of one picture, by text alone."""
-    from flashface_core.comfy_adapter.facestudio_apply import apply_facestudio
-    from flashface_core.identity import join_people
-    from flashface_core.place import Place
-    from training.sampling import sample
-
+def two_people(evaluation, studio: FaceStudio) -> dict[str, float]:
+    """Two people in the halves of one picture: how many faces are their own, and the other's."""
     models, size = evaluation.models, evaluation.size
     model, pictures = apply_facestudio(models.model, studio), []
-    halves = ((0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 0.5, 1.0))
     for pair in range(evaluation.people // 2):
+        people = zip((2 * pair, 2 * pair + 1), HALVES, strict=True)
         group = join_people(
-            [
-                evaluation.identity(person, 4).with_place(Place(half, inside_region=True))
-                for person, half in zip((2 * pair, 2 * pair + 1), halves, strict=True)
-            ]
+            [evaluation.identity(person, 4).with_place(Place(half)) for person, half in people]
         )
         told = [[models.encode_text(evaluation.prompts(2 * pair)[:1]), {}]]
         positive, negative = studio.encode(group, 0.0, text=told)
@@ -160,40 +170,17 @@ def two_people(evaluation, studio) -> dict[str, float]:
     nearest = read(evaluation, squares)[0].argmax(1)
     own = torch.arange(len(squares))
     return {
-        "two_people_own": (nearest == own).float().mean().item(),
-        "two_people_confused": (nearest == (own ^ 1)).float().mean().item(),
+        "two_people_own": _share(nearest == own),
+        "two_people_confused": _share(nearest == (own ^ 1)),
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--people", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--models", type=Path, help="folder of tiny models; default: the shipped")
-    parser.add_argument("--without-cgdr", type=Path, help="a mapping network to compare with")
-    parser.add_argument("--json", type=Path, required=True)
-    options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    find_comfyui(cpu=not torch.cuda.is_available())
-
-    from flashface_core.comfy_adapter.face2diffusion import load_face2diffusion
-    from flashface_core.comfy_adapter.facestudio import load_facestudio
-    from flashface_core.comfy_adapter.tiny import FOLDER
-
-    from .evaluation import ToyEvaluation
-
-    evaluation, folder = ToyEvaluation(options.people, options.seed, options.models), options.models
-    folder = folder or FOLDER
-    words = load_face2diffusion(*(folder / name for name in WORDS))
-    studio = load_facestudio(folder / STUDIO)
-    result = {**expressions(evaluation, words), **styles(evaluation, studio)}
-    result |= two_people(evaluation, studio)
-    options.json.write_text(json.dumps(result, indent=2) + "\n")
-    for name, value in result.items():
-        log.info("%32s  %.3f", name, value)
-
-
-if __name__ == "__main__":
-    main()
+def all_of(evaluation, systems: Systems, without_cgdr: Path | None) -> dict[str, float]:
+    """without_cgdr: a mapping network of the same recipe without it; None: not compared."""
+    words = load_face2diffusion(systems.folder / MAPPING, systems.folder / FACES)
+    studio = load_facestudio(systems.folder / STUDIO)
+    found = expressions(evaluation, words) | styles(evaluation, studio)
+    found |= two_people(evaluation, studio)
+    if without_cgdr is not None:
+        found |= class_guidance(evaluation, systems, without_cgdr)
+    return found

@@ -204,6 +204,9 @@ def train_style(views: Views, steps: int, prior_steps: int, seed: int) -> Small:
         update(match + torch.stack(read).sum())
         _tell(step, steps, match=match, read=torch.stack(read).mean())
     network.eval().requires_grad_(False)
+    with torch.no_grad():  # embeddings about as long as those of faces
+        seen = network.see(views.pictures[:1000, 0].float() / 255)
+        network.vision.visual_projection.weight /= seen.norm(dim=1).mean()
     _train_prior(network, views, encode_text, prior_steps, seed)
     return network
 

@@ -17,7 +17,7 @@ from flashface_core.systems.face2diffusion.files import load_encoders
 from training.data import PeopleInMemory
 from training.face2diffusion import EXPRESSION_SEEN, FACE, MAPPING, Face2DiffusionNetworks
 from training.face_fusion import KEYS, VALUES, FaceFusionNetworks
-from training.facestudio import LINEAR, STYLE, UNET, FaceStudioNetworks
+from training.facestudio import LINEAR, STYLE, TRANSFORMERS, FaceStudioNetworks
 from training.trainer import CSV, Recipe, Trainer
 
 from . import encoders
@@ -46,7 +46,7 @@ TRAIN = {
     FACE2DIFFUSION: _MAPPING,
     WITHOUT_CGDR: _MAPPING,
     FACESTUDIO: dataclasses.replace(
-        COMMON, steps=1000, learning_rate=5e-4, train=(LINEAR, UNET), max_gradient_norm=0.5
+        COMMON, steps=900, learning_rate=7e-4, train=(LINEAR, TRANSFORMERS), max_gradient_norm=0.5
     ),
     FACE_FUSION: dataclasses.replace(COMMON, steps=1000, learning_rate=1e-2, train=(KEYS, VALUES)),
 }
