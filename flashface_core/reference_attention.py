@@ -61,7 +61,7 @@ class ReferenceAttention(nn.Module):
         y: torch.Tensor,
         references: Sequence[ReferenceKeys] = (),
         strength: torch.Tensor | None = None,
-        rows: Sequence[int] | None = None,
+        rows: Sequence[int] | torch.Tensor | None = None,
         attention: Attention | None = None,
     ) -> torch.Tensor:
         """What RA adds to the block, (B, L, C).
@@ -69,7 +69,8 @@ class ReferenceAttention(nn.Module):
         y: norm1 output (B, L, C). references: empty for attention over the own tokens alone.
         strength: s of every picture token of the given rows, (R, L, 1) or (R, 1, 1). None: 1 for
         all, as in training: then one softmax over [own; references], by kernels with a gradient.
-        rows: the R rows that see the references (None: all); the others never compute with them.
+        rows: the R rows that see the references (None: all), numbers or a tensor of them on the
+        device of y; the others never compute with them.
         attention: core's attention(q, k, v, heads) for the case without references.
         """
         q, k, v = self.q(y), self.k(y), self.v(y)
@@ -83,7 +84,7 @@ class ReferenceAttention(nn.Module):
         if rows is None or len(rows) == len(y):
             own = own + reference_pull(q, own, own_lse, references, strength)
         else:
-            index = torch.tensor(rows, device=y.device)
+            index = torch.as_tensor(rows, device=y.device)
             pull = reference_pull(q[index], own[index], own_lse[index], references, strength)
             own = own.index_add(0, index, pull)
         return self.o(join_heads(own))
@@ -92,7 +93,7 @@ class ReferenceAttention(nn.Module):
         """Attention over [own; references] for the rows, over own tokens for the others."""
         if rows is not None and len(rows) < len(q):
             rest = [row for row in range(len(q)) if row not in rows]
-            seeing, alone = (torch.tensor(r, device=q.device) for r in (rows, rest))
+            seeing, alone = (torch.as_tensor(r, device=q.device) for r in (rows, rest))
             joint = self._joint(q[seeing], k[seeing], v[seeing], references, None)
             own = _attention(q[alone], k[alone], v[alone], self.heads)
             return torch.cat([joint, own])[torch.cat([seeing, alone]).argsort()]

@@ -79,26 +79,29 @@ class RowReferences:
         self.count = len(strengths)
         self._references = references
         self._level_strengths = level_strengths
-        self._active = [i for i, strength in enumerate(strengths) if strength != 0]
-        if references is None or not self._active:
-            self._active = []
+        active = [i for i, strength in enumerate(strengths) if strength != 0]
+        self._index: torch.Tensor | None = None
+        if references is None or not active:
             return
-        active = torch.tensor([strengths[i] for i in self._active], device=device)
-        self._strength = active[:, None, None]  # (R, 1, 1)
-        self._regions = None if regions is None else regions[self._active]
+        # Here and not at every site: to copy numbers to a GPU is to wait for it.
+        self._index = torch.tensor(active, device=device)
+        strength = torch.tensor([strengths[i] for i in active], device=device)
+        self._strength = strength[:, None, None]  # (R, 1, 1)
+        self._regions = None if regions is None else take_rows(regions, self._index)
         self._covered: dict[tuple[int, int], Covered] = {}
 
     @property
     def see_nobody(self) -> bool:
-        return not self._active
+        return self._index is None
 
     def at(
         self, site: Site, size: tuple[int, int]
-    ) -> tuple[list[ReferenceKeys], torch.Tensor | None, list[int]]:
-        """References, strength (R, L, 1) or (R, 1, 1), and the R rows, for a site of h x w."""
+    ) -> tuple[list[ReferenceKeys], torch.Tensor | None, torch.Tensor | None]:
+        """References, strength (R, L, 1) or (R, 1, 1), and the index (R) of the rows, for a site of
+        h x w; [], None and None where nobody is seen."""
         level = self._level_strengths[site]
-        if not self._active or self._references is None or level == 0:
-            return [], None, []
+        if self._index is None or self._references is None or level == 0:
+            return [], None, None
         strength = self._strength * level
         people = self._references.people
         groups = self._references.groups[site]
@@ -106,7 +109,7 @@ class RowReferences:
             keys = [ReferenceKeys(k, v, weight) for _, k, v, weight in groups]
             total = sum(person.weight for person in people)
             mean = sum(person.weight * person.strength for person in people) / total
-            return keys, strength * mean, self._active
+            return keys, strength * mean, self._index
         covered = self._covered_at(size, people)
         keys = [
             ReferenceKeys(k, v, weight, covered.tokens[:, index], covered.indexes[index])
@@ -114,7 +117,7 @@ class RowReferences:
             else ReferenceKeys(k, v, weight)
             for index, k, v, weight in groups
         ]
-        return keys, strength * covered.strength[..., None], self._active
+        return keys, strength * covered.strength[..., None], self._index
 
     def _covered_at(self, size: tuple[int, int], people: Sequence[Person]) -> Covered:
         """Nearest sampling keeps disjoint regions disjoint at every site."""
@@ -131,3 +134,14 @@ class RowReferences:
             mean = (weights * strengths).sum(1) / weights.sum(1).clamp(min=1e-12)
             self._covered[size] = Covered(tokens, indexes, mean)
         return self._covered[size]
+
+
+def take_rows(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """The rows (R, ...) of x (B, ...) that an increasing index (R) names; x itself for all."""
+    return x if len(index) == len(x) else x[index]
+
+
+def add_to_rows(x: torch.Tensor, index: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
+    """x (B, ...) with change (R, ...) added to the rows that `index` (R) names, in x's dtype."""
+    change = change.to(x)  # a replaced attention may give another one
+    return x + change if len(index) == len(x) else x.index_add(0, index, change)

@@ -29,8 +29,8 @@ class FlashFaceExtension(ComfyExtension):
         folders.register(loader.FOLDER, folders.CHECKPOINTS)
         folders.register(saved.FOLDER, [EXTENSION])
         folders.register(face2diffusion.FOLDER, folders.CHECKPOINTS)
-        folders.register(facestudio.FOLDER, folders.CHECKPOINTS)
-        folders.register(face_fusion.FOLDER, face_fusion.EXTENSIONS)
+        folders.register(facestudio.FOLDER, folders.SAFETENSORS)
+        folders.register(face_fusion.FOLDER, folders.SAFETENSORS)
         return [
             *loader.NODES,
             *tiny.NODES,

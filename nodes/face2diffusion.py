@@ -15,8 +15,9 @@ class Face2DiffusionLoader(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         files = folders.files(FOLDER)
-        # The first of a list is what a new node shows.
-        encoders = sorted(files, key=lambda name: "msid" not in name.lower())
+        # The first of a list is what a new node shows: of the user's files first.
+        shipped = folders.shipped(FOLDER)
+        encoders = sorted(files, key=lambda name: (name in shipped, "msid" not in name.lower()))
         return io.Schema(
             node_id="Face2DiffusionLoader",
             display_name="Face2Diffusion Loader",

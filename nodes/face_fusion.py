@@ -16,13 +16,11 @@ from .sockets import CATEGORY, FaceFusionFeatures, FaceIdentity
 from .sockets import FaceFusion as FaceFusionSocket
 
 FOLDER = "face_fusion"
-EXTENSIONS = (".safetensors", ".sft")
 
 
 class FaceFusionLoader(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        files = [name for name in folders.files(FOLDER) if name != folders.NOTHING]
         return io.Schema(
             node_id="FaceFusionLoader",
             display_name="Face Fusion Loader",
@@ -32,7 +30,8 @@ class FaceFusionLoader(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model_name",
-                    options=[*files, TRAINING_FREE],
+                    # A new node shows the first, and the shipped ones fit one tiny MODEL alone.
+                    options=[*folders.own(FOLDER), TRAINING_FREE, *folders.shipped(FOLDER)],
                     tooltip="A file in models/face_fusion, which fits the UNet it was trained on. "
                     "Training-free: any SD1.5 or SDXL model's own self-attention stands in for it.",
                 ),
@@ -101,7 +100,8 @@ class FaceFusionApply(io.ComfyNode):
                     max=10.0,
                     step=0.05,
                     tooltip="How much the faces count against the text: log(strength) is added to "
-                    "their logits. 1 is the formula, 0 the plain MODEL.",
+                    "their logits. 1 is the formula (for identities `as given`), 0 the plain "
+                    "MODEL.",
                 ),
                 io.Combo.Input(
                     "reference_noise",

@@ -135,7 +135,7 @@ class FaceStudioApply(io.ComfyNode):
                 io.Model.Input(
                     "model",
                     tooltip="The MODEL that FaceStudio was trained on; LoRAs may come "
-                    "before or after.",
+                    "before or after, merges before.",
                 ),
                 FaceStudio.Input("facestudio"),
             ],

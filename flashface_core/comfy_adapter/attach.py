@@ -78,8 +78,8 @@ def make_attention_patches(network: ReferenceNetwork) -> dict[str, Callable]:
         if rows is None:
             return x + attention(y, attention=core_attention)
         size = tuple(extra_options["activations_shape"][-2:])
-        references, strength, active = rows.at(site, size)
-        return x + attention(y, references, strength, active, core_attention)
+        references, strength, index = rows.at(site, size)
+        return x + attention(y, references, strength, index, core_attention)
 
     return {"attn1_patch": keep_y, "middle_patch": add_reference_attention}
 

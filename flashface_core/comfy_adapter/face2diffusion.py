@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import comfy.model_management
-import comfy.model_patcher
 import torch
 
 from ..errors import FlashFaceError
@@ -13,6 +11,7 @@ from ..systems.face2diffusion.files import load_encoders, load_mapping
 from ..systems.face2diffusion.mapping import MappingNetwork
 from ..systems.face2diffusion.prompt import find_word, keep_together, put_word, with_placeholder
 from ..systems.faces_seen import faces_seen
+from .networks import ManagedNetworks
 
 CLIP_L = "l"  # core's name of SD1.5's text model
 
@@ -30,16 +29,8 @@ class Networks(torch.nn.Module):
         self.encoder, self.mapping, self.expression = encoder, mapping, expression
 
 
-class Face2Diffusion:
+class Face2Diffusion(ManagedNetworks[Networks]):
     """Makes the word S* of a person."""
-
-    def __init__(self, networks: Networks) -> None:
-        self._networks = networks.eval()
-        self.patcher = comfy.model_patcher.ModelPatcher(
-            networks,
-            load_device=comfy.model_management.get_torch_device(),
-            offload_device=comfy.model_management.unet_offload_device(),
-        )
 
     @torch.inference_mode()
     def word(
@@ -77,7 +68,7 @@ class Face2Diffusion:
     def _mean_vector(self, encoder: MSID, person: Identity, system: str) -> torch.Tensor:
         """(1, D), on the device that computes."""
         faces, share = faces_seen(encoder, person, system)
-        comfy.model_management.load_models_gpu([self.patcher], force_full_load=True)
+        self._loaded()
         vectors = encoder(faces.to(self.patcher.load_device))
         return (vectors * share.to(vectors)[:, None]).sum(dim=0, keepdim=True)
 

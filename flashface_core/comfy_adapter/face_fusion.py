@@ -31,14 +31,19 @@ REFERENCE_NOISES = [AS_TRAINED, CURRENT_STEP, CLEAN]
 class FaceFusion:
     """W'_k and W'_v of a file, under ComfyUI's memory management, or of the sampled UNet itself.
 
-    patcher: None where its own self-attention stands in for them (training-free).
+    patcher and widths (channels by site): None where its own self-attention stands in for them
+    (training-free). reference_size, reference_noise: as in FaceFusionFile.
     """
 
     def __init__(self, file: FaceFusionFile | None = None) -> None:
-        self.file = file
-        self.name = TRAINING_FREE if file is None else file.name
-        self._projections = None if file is None else _projections(file)
-        self.patcher = None if self._projections is None else make_patcher(self._projections)
+        self.name, self.reference_size, self.reference_noise = TRAINING_FREE, None, CURRENT_STEP
+        self.widths = self.patcher = self._projections = None
+        if file is not None:
+            self.name, self.widths = file.name, file.widths
+            self.reference_size, self.reference_noise = file.reference_size, file.reference_noise
+            # The file itself is not kept: its tensors are the modules' from here on.
+            self._projections = _projections(file)
+            self.patcher = make_patcher(self._projections)
         # By size and latent format: VAE module -> crop -> latent
         self._latents: dict[tuple, WeakKeyDictionary] = {}
 
@@ -125,7 +130,7 @@ class FusionNet(FusionEncoder, LiveReferenceNet):
     def __init__(self, fusion: FaceFusion, noise: str, **settings) -> None:
         super().__init__(**settings)
         if noise == AS_TRAINED:
-            noise = CURRENT_STEP if fusion.file is None else fusion.file.reference_noise
+            noise = fusion.reference_noise
         self.fusion, self.noise = fusion, noise
         self._latents = fusion.latents(self.reference_size, self.shape.latents)
 

@@ -13,10 +13,11 @@ from comfy.patcher_extension import WrappersMP
 
 from ..errors import FlashFaceError
 from ..guidance import StepPlan, check_percents
-from ..rows import RowReferences
+from ..rows import RowReferences, add_to_rows, take_rows
 from ..systems.face_fusion import fusion_change
 from .apply import make_memory_estimate, sigmas_between
 from .attach import transformer_block
+from .cross_attention import check_attention
 from .face_fusion import AS_TRAINED, TRAINING_FREE, FusionNet, FusionPhotos
 from .from_model import Shape, live_settings, shape_of
 from .sampling import make_predict_noise, make_row_data, make_run, names_of
@@ -50,8 +51,8 @@ def apply_fusion(
     shape = shape_of(model, NODE, with_encoder=True)
     _check_fit(model, shape, photos)
     settings = live_settings(model, shape, fusion.name)
-    if fusion.file is not None and fusion.file.reference_size is not None:
-        settings["reference_size"] = fusion.file.reference_size
+    if fusion.reference_size is not None:
+        settings["reference_size"] = fusion.reference_size
     net = FusionNet(fusion, reference_noise, **settings)
     features = net.encode(photos.identity, photos.vae, photos.text)
     model = model.clone()
@@ -86,9 +87,9 @@ def _check_fit(model, shape: Shape, photos: FusionPhotos) -> None:
             f"MODEL ({kind}, context width {shape.context_width}) and features (of a text that is "
             f"{width} wide) do not fit; encode FaceFusionEncode's text with the MODEL's own CLIP."
         )
-    if photos.fusion.file is None:
+    if photos.fusion.widths is None:
         return
-    found, wanted = shape.widths, photos.fusion.file.widths
+    found, wanted = shape.widths, photos.fusion.widths
     for site in sorted(found.keys() | wanted.keys()):
         if found.get(site) != wanted.get(site):
             here, there = (
@@ -125,21 +126,17 @@ def make_fusion_patches(rows: RowReferences, unet, strength: float) -> dict[str,
         site = (*extra_options["block"], extra_options.get("block_index", 0))
         inputs = extra_options.pop(SEEN, None)
         size = tuple(extra_options["activations_shape"][-2:])
-        references, _, active = rows.at(site, size)
-        if inputs is None or not references:
+        references, _, index = rows.at(site, size)
+        if inputs is None or index is None:
             return out
-        if any(len(tensor) != rows.count for tensor in (out, *inputs)):
-            raise FlashFaceError(
-                f"Another node changes the number of rows in cross-attention ({len(out)} of "
-                f"{rows.count}), which {NODE} cannot follow; remove one of the two."
-            )
-        index = torch.tensor(active, device=out.device)
-        n, context, value = (tensor[index] for tensor in inputs)
+        n, context, _ = inputs
+        check_attention(NODE, rows.count, n, context, out)
+        n, context, value = (take_rows(tensor, index) for tensor in inputs)
         attn2 = transformer_block(unet, site).attn2
         q, k, v = attn2.to_q(n), attn2.to_k(context), attn2.to_v(value)
         change = fusion_change(q, k, v, references, strength, attn2.heads)
         # The bias of the output projection is in the plain attention already.
         added = attn2.to_out(change) - attn2.to_out(torch.zeros_like(change[:1, :1]))
-        return out.index_add(0, index, added.to(out))
+        return add_to_rows(out, index, added)
 
     return {"attn2_patch": keep_inputs, "attn2_output_patch": add_faces}

@@ -1,11 +1,10 @@
 """FACESTUDIO: the networks of FaceStudio under ComfyUI's memory management, and CONDITIONINGs."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import comfy.model_management
-import comfy.model_patcher
 import torch
 from torch.nn.functional import normalize
 
@@ -31,8 +30,18 @@ from .facestudio_style import (
     connected_embedding,
     style_embedding,
 )
+from .networks import ManagedNetworks
 
 __all__ = ["FaceStudio", "build_style_encoder", "load_facestudio", "style_embedding"]
+
+SOURCE = "facestudio_source"  # in a CONDITIONING's options
+
+
+class Source(NamedTuple):
+    """The file that a CONDITIONING or a MODEL's tensors are of. fingerprint: of its weights."""
+
+    name: str
+    fingerprint: str
 
 
 class Networks(torch.nn.Module):
@@ -50,22 +59,18 @@ class Networks(torch.nn.Module):
         self.face_encoder, self.style_encoder = face_encoder, style_encoder
 
 
-class FaceStudio:
+class FaceStudio(ManagedNetworks[Networks]):
     """Makes CONDITIONINGs of people and a style; FaceStudioApply sets its UNet's tensors.
 
     name: of the file. unet: tensors by the names of core's UNetModel. tokens: T per person.
     """
 
     def __init__(self, name: str, networks: Networks, unet: Mapping[str, torch.Tensor]) -> None:
+        super().__init__(networks)
         self.name, self.unet = name, dict(unet)
-        self._networks = networks.eval()
+        self.source = Source(name, _fingerprint(networks.condition))
         self.tokens = networks.condition.tokens
         self.context_width = networks.condition.linear.out_features // self.tokens
-        self.patcher = comfy.model_patcher.ModelPatcher(
-            networks,
-            load_device=comfy.model_management.get_torch_device(),
-            offload_device=comfy.model_management.unet_offload_device(),
-        )
 
     @torch.inference_mode()
     def encode(
@@ -88,6 +93,11 @@ class FaceStudio:
         Raises FlashFaceError for everything that is missing or does not fit.
         """
         alpha = min(max(alpha, 0.0), 1.0)
+        if self._networks.style_encoder is not None and clip_vision:
+            raise FlashFaceError(
+                f"{self.name} has a style encoder of its own, and {len(clip_vision)} CLIP_VISION "
+                "models are connected; disconnect them."
+            )
         people = people_of(identity)
         where = make_people(people, self.tokens)
         face = torch.cat([self._face(person, detector) for person in people])
@@ -101,12 +111,10 @@ class FaceStudio:
         given = [None if one is None else one.to(device) for one in (face, style, prior)]
         guidance = condition(*given, alpha).cpu()
         null = condition.branch(None, None).cpu().expand_as(guidance)
-        options = {} if where is None else {PEOPLE: where}
+        options: dict[str, Any] = {SOURCE: self.source}
+        if where is not None:
+            options[PEOPLE] = where
         return [[join_tokens(guidance), options]], [[join_tokens(null), dict(options)]]
-
-    def _loaded(self) -> Networks:
-        comfy.model_management.load_models_gpu([self.patcher], force_full_load=True)
-        return self._networks
 
     def _face(self, person: Identity, detector: Detector | None) -> torch.Tensor:
         """e_f (1, F); zeros for a person without weight."""
@@ -158,11 +166,6 @@ class FaceStudio:
             images = _without_faces(images, detector)
         width = self._networks.condition.style_width
         if self._networks.style_encoder is not None:
-            if clip_vision:
-                raise FlashFaceError(
-                    f"{self.name} has a style encoder of its own, and {len(clip_vision)} "
-                    "CLIP_VISION models are connected; disconnect them."
-                )
             encoder = self._loaded().style_encoder
             style = style_embedding(encoder, images.to(self.patcher.load_device))  # pyright: ignore
         elif clip_vision:
@@ -170,8 +173,7 @@ class FaceStudio:
         else:
             raise FlashFaceError(
                 f"{self.name} has no style encoder of its own, and no CLIP_VISION model is "
-                f"connected; connect those it was trained with, {width} values in all (the "
-                "paper's: ViT-L/14, RN101 and ViT-B/32)."
+                f"connected; connect those it was trained with, {width} values in all."
             )
         if style.ndim != 2 or style.shape[1] != width:
             raise FlashFaceError(
@@ -229,13 +231,22 @@ def load_facestudio(path: str | Path) -> FaceStudio:
     return FaceStudio(file.name, networks, file.unet)
 
 
+def _fingerprint(condition: HybridCondition) -> str:
+    """What tells two files apart, whatever their names: the layer of all conditions."""
+    digest = hashlib.sha256()
+    for tensor in (condition.linear.weight, condition.linear.bias):
+        digest.update(f"{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _style_encoder(file: FaceStudioFile) -> StyleEncoder | None:
     if file.style_config is None:
         return None
     kind = file.style_config.get("model_type", MODEL_TYPE)
     try:
         encoder = build_style_encoder(file.style_config)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         encoder, kind = None, f"{kind} ({type(error).__name__}: {error})"
     if encoder is None or kind != MODEL_TYPE:
         raise FlashFaceError(

@@ -21,6 +21,7 @@ from ..identity import Identity
 from ..place import Place
 from ..systems.facestudio import attend_to_identities, identities_at
 from .attach import transformer_blocks
+from .cross_attention import check_attention
 
 KEY = "facestudio"
 PEOPLE = "facestudio_people"  # in a CONDITIONING's options
@@ -89,8 +90,11 @@ class Rows:
 
 def attach_people(model) -> None:
     """Multi-identity cross-attention for the CONDITIONINGs that ask for it, and no others."""
+    # Outside of FlashFaceApply's, which with context windows calls the UNet once more on its own:
+    # that call needs PICTURE too.
+    kind = WrappersMP.PREDICT_NOISE
+    model.wrappers[kind] = {KEY: [mark_step], **model.wrappers.get(kind, {})}
     for kind, wrapper in (
-        (WrappersMP.PREDICT_NOISE, mark_step),
         (WrappersMP.CALC_COND_BATCH, mark_call),
         (WrappersMP.DIFFUSION_MODEL, find_rows),
     ):
@@ -167,6 +171,7 @@ def select_people(n, extra_options):
     if rows is None or inputs is None:
         return n
     x, context, value = inputs
+    check_attention("FaceStudioApply", len(rows.regions), x, context, n)
     site = (*extra_options["block"], extra_options.get("block_index", 0))
     attn = rows.attentions[site]
     attention = partial(

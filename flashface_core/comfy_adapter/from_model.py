@@ -17,7 +17,7 @@ from ..errors import FlashFaceError
 from ..features import FaceFeatures, KeysValues, ReferenceLatent
 from ..reference_attention import SelfAttention, add_extra_keys
 from ..reference_net import feature_maps
-from ..rows import RowReferences, StepReferences, gather_references
+from ..rows import RowReferences, StepReferences, add_to_rows, gather_references, take_rows
 from .attach import (
     KEY,
     UNET,
@@ -261,17 +261,14 @@ def make_extra_key_patches(sites: Mapping[Site, Any]) -> dict[str, Callable]:
         if y is None or rows is None or site not in sites:
             return x
         size = tuple(extra_options["activations_shape"][-2:])
-        references, strength, active = rows.at(site, size)
-        if not references or strength is None:
+        references, strength, index = rows.at(site, size)
+        if strength is None or index is None:
             return x
         attn1 = transformer_block(extra_options[UNET], site).attn1
         attention = SelfAttention(
             attn1.to_q, attn1.to_k, attn1.to_v, attn1.to_out, heads=attn1.heads
         )
-        if len(active) == len(x):
-            return x + add_extra_keys(attention, y, references, strength)
-        index = torch.tensor(active, device=x.device)
-        seen = add_extra_keys(attention, y[index], references, strength)
-        return x.index_add(0, index, seen.to(x))  # a replaced attention may give another dtype
+        seen = add_extra_keys(attention, take_rows(y, index), references, strength)
+        return add_to_rows(x, index, seen)
 
     return {"attn1_patch": keep_y, "middle_patch": see_references}

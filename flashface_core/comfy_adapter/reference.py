@@ -97,6 +97,10 @@ class PhotoEncoder:
 
     def check(self, identity: Identity | IdentityGroup, vae, negative) -> torch.Tensor:
         """The prompt's embedding. Raises FlashFaceError as `encode` does."""
+        if getattr(vae, "first_stage_model", None) is None:
+            raise FlashFaceError(
+                "There is no VAE: the checkpoint holds none; load one with VAELoader."
+            )
         context = self._context(negative)
         if getattr(vae, "latent_channels", LATENT_CHANNELS) != LATENT_CHANNELS:
             raise FlashFaceError(

@@ -28,7 +28,11 @@ log = logging.getLogger("flashface")
 class Names(NamedTuple):
     """What one Apply node's data is called on its way, so that two of them fit on one MODEL.
 
-    key: of wrappers and attachments. node: the id.
+    key: of wrappers and attachments. node: the id, for messages.
+    step, run, branch: in transformer_options, the Step, the Run, and which cond list another one
+    repeats (`with_branch`).
+    role: in a cond dict, the name of the guider's list that it is in, or "reference".
+    strength, position, region: in model_conds, what goes with every row.
     """
 
     key: str
@@ -43,7 +47,7 @@ class Names(NamedTuple):
 
 
 def names_of(key: str, node: str) -> Names:
-    return Names(key, node, *(f"{key}_{what}" for what in Names._fields[2:]))
+    return Names(key, node, **{field: f"{key}_{field}" for field in Names._fields[2:]})
 
 
 FLASHFACE = names_of(KEY, "FlashFaceApply")

@@ -16,7 +16,8 @@ KEY = re.compile(r"(input|middle|output)\.(\d+)\.(\d+)\.([kv])\.weight")
 
 
 class FaceFusionFile(NamedTuple):
-    """k, v: (C, C) by site. reference_size: pixels of a photo in its training, where it says so;
+    """k, v: (C, C) by site. reference_size: pixels of a photo in its training, where it says so, a
+    multiple of 8 and at least 64;
     reference_noise: CURRENT_STEP or CLEAN, the noise that photos had there."""
 
     name: str
@@ -71,10 +72,10 @@ def read_face_fusion(path: str | Path) -> FaceFusionFile:
                 f"{k[site].dtype}, expected fp32, fp16 or bf16; choose a file made by training/."
             )
     size = metadata.get("reference_size")
-    if size is not None and not (size.isdecimal() and int(size) > 0):
+    if size is not None and not (size.isdecimal() and int(size) >= 64 and int(size) % 8 == 0):
         raise FlashFaceError(
-            f"{name} says that photos are {size!r} pixels large, expected a whole number; copy or "
-            "train it again."
+            f"{name} says that photos are {size!r} pixels large, expected a multiple of 8 and at "
+            "least 64; copy or train it again."
         )
     noise = metadata.get("reference_noise", CURRENT_STEP)
     if noise not in (CURRENT_STEP, CLEAN):

@@ -12,8 +12,9 @@ No weights are published (SEED_SYSTEMS.md, A.6); the layout is this pack's own.
 """
 
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -28,9 +29,21 @@ from .face2diffusion.files import build_encoder
 from .facestudio import TOKENS, HybridCondition, TextPrior
 
 ARCFACE_WIDTH = 512
+# In a style encoder's configuration.
+COUNTS = (
+    "num_hidden_layers",
+    "hidden_size",
+    "num_attention_heads",
+    "intermediate_size",
+    "num_channels",
+    "patch_size",
+    "image_size",
+    "projection_dim",
+)
 LINEAR, UNET, PRIOR = "linear.", "unet.", "prior."
 FACE_ENCODER, STYLE_ENCODER = "face_encoder.", "style_encoder."
 PARTS = (LINEAR, UNET, PRIOR, FACE_ENCODER, STYLE_ENCODER)
+WHOLE = "use a whole file of FaceStudio's weights"
 _Network = TypeVar("_Network", bound=nn.Module)
 
 
@@ -76,7 +89,9 @@ def build_facestudio(
     }
     face_encoder = None
     if parts[FACE_ENCODER]:
-        face_encoder = build_encoder(name, state, metadata, FACE_ENCODER)
+        face_encoder = build_encoder(
+            name, state, metadata, FACE_ENCODER, "a face encoder (MSID)", WHOLE
+        )
     face_width = face_encoder.vector_width if face_encoder else ARCFACE_WIDTH
     condition = _condition(name, parts[LINEAR], metadata, face_width)
     prior = _prior(name, parts[PRIOR], condition.style_width) if parts[PRIOR] else None
@@ -107,7 +122,7 @@ def load_strictly(
         elif not got.is_floating_point():
             problem = f"holds {str(got.dtype).removeprefix('torch.')} in {part}{key}"
     if problem:
-        raise FlashFaceError(f"{name} {problem}; use a whole file of FaceStudio's weights.")
+        raise FlashFaceError(f"{name} {problem}; {WHOLE}.")
     network.load_state_dict(state)
     return network.requires_grad_(False).eval()
 
@@ -150,8 +165,7 @@ def _style_config(name: str, metadata: Mapping[str, str], has_tensors: bool) -> 
     if (text is not None) != has_tensors:
         lacks = "no tensors style_encoder.*" if text else "no style_encoder.config in its metadata"
         raise FlashFaceError(
-            f"{name} has a style encoder of which a part is missing ({lacks}); use a whole file "
-            "of FaceStudio's weights."
+            f"{name} has a style encoder of which a part is missing ({lacks}); {WHOLE}."
         )
     if text is None:
         return None
@@ -162,9 +176,34 @@ def _style_config(name: str, metadata: Mapping[str, str], has_tensors: bool) -> 
     if not isinstance(config, dict):
         raise FlashFaceError(
             f"{name} has a style_encoder.config in its metadata that is no JSON object "
-            f"({config}); use a whole file of FaceStudio's weights."
+            f"({config}); {WHOLE}."
+        )
+    if problem := _wrong_setting(config):
+        raise FlashFaceError(
+            f"{name} has a style_encoder.config in its metadata with {problem}; {WHOLE}."
         )
     return config
+
+
+def _wrong_setting(config: Mapping[str, Any]) -> str | None:
+    """What no CLIP vision network has. Names that it lacks are told where it is built."""
+    for key in COUNTS:
+        if key in config and (type(config[key]) is not int or config[key] < 1):
+            return f"{key} {config[key]!r}, expected a whole number above 0"
+    width, heads = (config.get(key, 1) for key in ("hidden_size", "num_attention_heads"))
+    if "hidden_size" in config and width % heads:
+        return f"num_attention_heads {heads}, expected a divisor of hidden_size {width}"
+    for key in ("image_mean", "image_std"):
+        values = config.get(key, (1, 1, 1))
+        if not isinstance(values, Sequence) or len(values) != 3 or not all(map(_is_number, values)):
+            return f"{key} {values!r}, expected three numbers"
+    if 0 in config.get("image_std", ()):
+        return "a 0 in image_std, expected the spread of every colour"
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def _foreign(state: Mapping[str, torch.Tensor]) -> str | None:

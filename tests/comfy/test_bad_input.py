@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import comfy.sd
 import pytest
 import torch
 from flashface_pack.flashface_core.errors import FlashFaceError
@@ -51,6 +52,15 @@ def test_several_chunks_of_a_long_negative_prompt_are_fine(flashface, vae):
 def test_a_vae_with_16_latent_channels_is_refused(flashface):
     message = "VAE has 16 latent channels.*needs 4.*SD1.5 VAE"
     refused(flashface, random_vae(16), identity(), flashface.negative, message)
+
+
+@pytest.mark.parametrize("kind", ["none", "no weights", "another pack's without a network"])
+def test_no_vae_is_said_in_a_sentence(flashface, kind):
+    vae = {"none": None, "no weights": comfy.sd.VAE(sd={})}.get(kind, object())
+    with pytest.raises(
+        FlashFaceError, match="There is no VAE.*holds none; load one with VAELoader"
+    ):
+        FlashFaceEncode.execute(identity(), flashface.net, vae, flashface.negative)
 
 
 def test_an_identity_without_photos_is_refused(flashface, vae):

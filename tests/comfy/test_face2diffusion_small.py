@@ -17,6 +17,8 @@ from flashface_pack.flashface_core.systems.face2diffusion.encoder import network
 from flashface_pack.flashface_core.systems.face2diffusion.mapping import MappingNetwork
 from flashface_pack.nodes.face2diffusion import Face2DiffusionTextEncode
 from flashface_pack.nodes.tiny import FlashFaceTinyModels
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from support.face2diffusion import IDENTITY, write_small
 from support.harness import relative_error
 from support.photos import identity, photos, placed
@@ -184,3 +186,23 @@ def test_a_word_that_says_what_the_prompt_says_leaves_flashface_alone(tiny, load
     word = encode(tiny, same)
     assert torch.allclose(word[0][0], plain[0][0], atol=1e-5)
     assert relative_error(sample(patched(), word), sample(patched(), plain)) <= 1e-4
+
+
+def test_half_precision_files_give_nearly_the_same_word(tiny, loaded, folder, tmp_path):
+    halves = []
+    for path in write_small(folder):
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata()
+        pairs = load_file(path).items()
+        half = {key: v.half() if v.is_floating_point() else v for key, v in pairs}
+        halves.append(tmp_path / path.name)
+        save_file(half, halves[-1], metadata)
+    halved = load_face2diffusion(*halves)
+    got, expected, other = (
+        encode(tiny, *given, expression=person(5))[0][0]
+        for given in ((halved,), (loaded,), (loaded, person(1)))
+    )
+    assert got.isfinite().all()
+    at = slice(AT, AT + 2)
+    error = relative_error(got[:, at], expected[:, at])
+    assert 0 < error < 2e-2 and error < relative_error(other[:, at], expected[:, at]) / 2

@@ -13,12 +13,14 @@ from flashface_pack.flashface_core.comfy_adapter.face_fusion import FaceFusion, 
 from flashface_pack.flashface_core.errors import FlashFaceError
 from flashface_pack.nodes.people import FlashFaceIdentityGroup, FlashFaceIdentityMix
 from flashface_pack.nodes.tiny import FlashFaceTinyModels
+from safetensors.torch import load_file
 from support.control import lora_state
 from support.face_fusion import (
     Fusion,
     cross_attention_blocks,
     hidden_states,
     rows,
+    weight_name,
     write_file,
     written_out,
 )
@@ -39,7 +41,7 @@ def tiny(tmp_path_factory) -> Fusion:
         model, _, clip, vae = FlashFaceTinyModels.execute().args
         positive, negative = (nodes.CLIPTextEncode().encode(clip, t)[0] for t in ("a child", ""))
     path = write_file(tmp_path_factory.mktemp("face_fusion") / "random.safetensors", model)
-    return Fusion(model, load_face_fusion(path), vae, positive, negative, 64)
+    return Fusion(model, load_face_fusion(path), vae, positive, negative, 64, load_file(path))
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +72,10 @@ def projections(fusion):
     blocks = cross_attention_blocks(fusion.model)
 
     def project(site, hidden):
-        if fusion.fusion.file is None:
+        if fusion.state is None:
             attn1 = blocks[site].attn1
             return attn1.to_k(hidden), attn1.to_v(hidden)
-        return hidden @ fusion.fusion.file.k[site].T, hidden @ fusion.fusion.file.v[site].T
+        return tuple(hidden @ fusion.state[weight_name(site, part)].T for part in "kv")
 
     return project
 

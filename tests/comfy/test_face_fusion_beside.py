@@ -1,24 +1,29 @@
 """Face Fusion beside FlashFace and core's nodes, its loader, its memory, and what it refuses."""
 
+import gc
+import weakref
 from dataclasses import replace
 
 import comfy.hooks
 import comfy.model_management
 import comfy.samplers
+import comfy.sd
 import folder_paths
 import pytest
 import torch
 from comfy_extras.nodes_freelunch import FreeU_V2
 from comfy_extras.nodes_hypertile import HyperTile
 from comfy_extras.nodes_pag import PerturbedAttentionGuidance
-from flashface_pack.flashface_core.comfy_adapter import from_model
+from flashface_pack.flashface_core.comfy_adapter import face_fusion, from_model
 from flashface_pack.flashface_core.comfy_adapter.face_fusion import FaceFusion, load_face_fusion
 from flashface_pack.flashface_core.errors import FlashFaceError
+from flashface_pack.flashface_core.systems.face_fusion_file import read_face_fusion
+from flashface_pack.nodes import folders
 from flashface_pack.nodes.apply import FlashFaceApply
-from flashface_pack.nodes.face_fusion import EXTENSIONS, FOLDER, FaceFusionLoader
+from flashface_pack.nodes.face_fusion import FOLDER, FaceFusionLoader
 from safetensors.torch import load_file, save_file
 from support.control import lora_state, random_controlnet
-from support.face_fusion import Fusion, cross_attention_blocks, rows, write_file
+from support.face_fusion import Fusion, cross_attention_blocks, on_flashface, rows, write_file
 from support.harness import Guidance, apply_features, relative_error
 from support.image_prompt import louder_prompt
 from support.models import community_model, flux_model, inpainting_model, narrower_model, random_vae
@@ -31,10 +36,7 @@ import nodes
 
 @pytest.fixture(scope="module")
 def fusion(flashface, tmp_path_factory) -> Fusion:
-    path = write_file(tmp_path_factory.mktemp("fusion") / "random.safetensors", flashface.model)
-    net, vae = load_face_fusion(path), random_vae(4)
-    size = flashface.net.reference_size
-    return Fusion(flashface.model, net, vae, flashface.positive, flashface.negative, size)
+    return on_flashface(flashface, tmp_path_factory.mktemp("fusion"))
 
 
 @pytest.fixture
@@ -225,16 +227,21 @@ def test_photos_are_as_large_as_the_file_says_or_as_the_model_was_trained(fusion
         (person,) = applied.get_attachment("face_fusion").people
         return 8 * person.references[0].latent.shape[-1]
 
-    metadata = {"reference_size": "48"}
+    metadata = {"reference_size": "72"}
     path = write_file(tmp_path / "sized.safetensors", fusion.model, metadata=metadata)
-    assert size(load_face_fusion(path)) == 48
+    assert size(load_face_fusion(path)) == 72
     assert size(fusion.fusion) == fusion.size != 256
     assert size(FaceFusion(), community_model(fusion.model, seed=31)) == 256
+
+
+NO_VAE = "There is no VAE: the checkpoint holds none; load one with VAELoader"
 
 
 @pytest.mark.parametrize(
     ("vae", "text", "message"),
     [
+        (None, None, NO_VAE),
+        ("no weights", None, NO_VAE),
         (16, None, "16 latent channels, Face Fusion needs 4; connect an SD1.5 VAE"),
         (4, [], "0 wide"),
         (4, 2, "The text has 2 entries, Face Fusion takes exactly one"),
@@ -243,8 +250,9 @@ def test_photos_are_as_large_as_the_file_says_or_as_the_model_was_trained(fusion
 def test_encode_says_what_it_needs(fusion, vae, text, message):
     text = fusion.negative * text if isinstance(text, int) else text
     text = fusion.negative if text is None else text
+    made = random_vae(vae) if isinstance(vae, int) else vae and comfy.sd.VAE(sd={})
     with pytest.raises(FlashFaceError, match=message):
-        replace(fusion, vae=random_vae(vae), negative=text).features()
+        replace(fusion, vae=made, negative=text).features()
 
 
 # The loader
@@ -252,24 +260,51 @@ def test_encode_says_what_it_needs(fusion, vae, text, message):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    folders = ([str(tmp_path)], set(EXTENSIONS))
-    monkeypatch.setitem(folder_paths.folder_names_and_paths, FOLDER, folders)
-    return tmp_path
+    """The user's models/face_fusion; what the pack ships is in tiny_models/ beside it."""
+    places = tmp_path / "models", tmp_path / "tiny_models" / FOLDER
+    for place in places:
+        place.mkdir(parents=True)
+    known = ([str(place) for place in places], set(folders.SAFETENSORS))
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, FOLDER, known)
+    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
+    monkeypatch.setattr(folders, "SHIPPED", places[1].parent)
+    return places[0]
 
 
-def test_training_free_stands_behind_the_files_and_is_always_there(folder, fusion):
+def test_a_new_loader_begins_with_what_works_for_the_users_models(folder, fusion):
     def options():
+        folder_paths.filename_list_cache.clear()
         (name,) = FaceFusionLoader.define_schema().inputs
         return name.options
 
     assert options() == ["none (training-free)"]
+    tiny = folder.parent / "tiny_models" / FOLDER / "a_tiny.safetensors"
+    write_file(tiny, fusion.model)
+    assert options() == ["none (training-free)", "a_tiny.safetensors"]
     write_file(folder / "mine.safetensors", fusion.model)
-    assert FaceFusionLoader.validate_inputs("mine.safetensors") is True
-    folder_paths.filename_list_cache.clear()
+    assert options() == ["mine.safetensors", "none (training-free)", "a_tiny.safetensors"]
+    tiny.unlink()
     assert options() == ["mine.safetensors", "none (training-free)"]
+    assert FaceFusionLoader.validate_inputs("mine.safetensors") is True
     assert FaceFusionLoader.validate_inputs("none (training-free)") is True
     answer = FaceFusionLoader.validate_inputs("other.safetensors")
     assert "no file 'other.safetensors' among mine.safetensors" in answer
     loaded = FaceFusionLoader.execute("mine.safetensors").args[0]
     assert loaded.patcher is not None and loaded.name == "mine.safetensors"
     assert FaceFusionLoader.execute("none (training-free)").args[0].patcher is None
+
+
+def test_the_tensors_of_a_file_belong_to_the_modules_alone(tmp_path, fusion, monkeypatch):
+    """Kept beside them they would stay in main memory while the modules are on the GPU."""
+    path, tensors = write_file(tmp_path / "mine.safetensors", fusion.model), []
+
+    def watched(path):
+        file = read_face_fusion(path)
+        tensors.extend(weakref.ref(tensor) for part in (file.k, file.v) for tensor in part.values())
+        return file
+
+    monkeypatch.setattr(face_fusion, "read_face_fusion", watched)
+    loaded = load_face_fusion(path)
+    gc.collect()
+    assert len(tensors) == 2 * len(loaded.widths) == len(list(loaded.patcher.model.parameters()))
+    assert not any(tensor() is not None for tensor in tensors)

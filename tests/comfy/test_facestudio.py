@@ -5,7 +5,6 @@ import json
 import comfy.clip_vision
 import comfy.model_management
 import folder_paths
-import numpy as np
 import pytest
 import torch
 from flashface_pack.flashface_core.comfy_adapter.detector import ManagedDetector, make_detector
@@ -23,7 +22,7 @@ from flashface_pack.flashface_core.mix import mix_identities
 from flashface_pack.flashface_core.systems.face2diffusion.encoder import network_input
 from flashface_pack.flashface_core.systems.facestudio import FACELESS
 from flashface_pack.nodes.facestudio import FOLDER, FaceStudioEncode, FaceStudioLoader
-from flashface_pack.nodes.folders import CHECKPOINTS
+from flashface_pack.nodes.folders import SAFETENSORS
 from support.control import seeded_like
 from support.detecting import as_image, identify
 from support.facestudio import (
@@ -32,6 +31,8 @@ from support.facestudio import (
     STYLE,
     TOKENS,
     WIDTH,
+    clip_vision,
+    encode,
     face,
     person,
     style,
@@ -63,16 +64,6 @@ def own(folder):
 def connected(folder):
     """For ArcFace and connected CLIP vision models."""
     return load_facestudio(folder / "connected.safetensors")
-
-
-def encode(facestudio, identity=None, alpha=1.0, mask_face=False, style_image=None, **given):
-    """Tensors of the node's positive and negative CONDITIONING."""
-    style_image = style() if style_image is None else style_image
-    out = FaceStudioEncode.execute(
-        facestudio, identity or person(1), alpha, mask_face, style_image, **given
-    )
-    (((positive, _),), ((negative, _),)) = out.args
-    return positive, negative
 
 
 def positive(*args, **given) -> torch.Tensor:
@@ -200,16 +191,6 @@ def test_comfyui_unloads_the_networks_and_the_next_run_loads_them_again(own):
     assert own.patcher in comfy.model_management.loaded_models()
 
 
-def clip_vision(width: int, seed: int, tmp_path):
-    """Core's object, with other values."""
-
-    config = tmp_path / f"{width}.json"
-    config.write_text(json.dumps({**CONFIG, "projection_dim": width}))
-    model = comfy.clip_vision.ClipVisionModel(config)
-    model.load_sd(seeded_like(model.get_sd(), seed))
-    return model
-
-
 @pytest.fixture
 def detector(tmp_path):
     return ManagedDetector(InsightFaceDetector(make_model_pack(tmp_path / "pack")))
@@ -250,77 +231,8 @@ def test_the_face_of_the_style_image_is_painted_out(own):
         encode(own, mask_face=True, style_image=empty, detector=detector)
 
 
-SDXL_TEXT = [[torch.randn(1, 77, 2048), {}]]
-WRONG = {
-    "no style": (dict(style=False), "takes a style image and was given none"),
-    "no text": (dict(alpha=0.5), "takes a text embedding and was given none"),
-    "no photo": (dict(identity=person(name="Anna")), "identity Anna has no photo left"),
-    "no detector": (dict(mask_face=True), "mask_face is on and no detector is connected"),
-    "SDXL": (dict(alpha=0.5, text=SDXL_TEXT), "2048 wide, own.safetensors takes 768"),
-    "two texts": (dict(alpha=0.5, text=TEXT + TEXT), "2 entries, FaceStudio takes exactly one"),
-    "clip vision": (dict(clip_vision=object()), "a style encoder of its own, and 1 CLIP_VISION"),
-}
-
-
-@pytest.mark.parametrize("case", WRONG)
-def test_wrong_input_is_told_in_a_sentence(own, case):
-    given, words = WRONG[case]
-    given = {"identity": person(1), "alpha": 1.0, "mask_face": False, **given}
-    if given.pop("style", True):
-        given["style_image"] = style()
-    with pytest.raises(FlashFaceError, match=words):
-        FaceStudioEncode.execute(own, **given)
-
-
-def test_what_a_file_does_not_bring_must_be_connected(connected, folder, tmp_path):
-    with pytest.raises(FlashFaceError, match="ArcFace embeddings, and no detector is connected"):
-        encode(connected)
-    nobody = person(1, weights=[0.0])
-    with pytest.raises(FlashFaceError, match="no style encoder of its own.* 24 values in all"):
-        encode(connected, nobody)
-    style_only = positive(connected, nobody, clip_vision=clip_vision(STYLE, 1, tmp_path))
-    assert style_only.shape == (1, TOKENS, WIDTH)
-    cropped = Identity((FaceReference.from_crop(face(1)),))
-
-    class Mtcnn:
-        name, can_embed = "mtcnn", False
-
-    with pytest.raises(FlashFaceError, match="ArcFace embeddings, and mtcnn has none"):
-        encode(connected, cropped, detector=Mtcnn())
-
-
-def test_text_without_a_prior_is_an_error(folder, tmp_path):
-    from safetensors.torch import load_file, save_file
-
-    state = load_file(folder / "connected.safetensors")
-    without = {key: value for key, value in state.items() if not key.startswith("prior.")}
-    save_file(without, tmp_path / "b.safetensors", {"tokens": str(TOKENS)})
-    facestudio = load_facestudio(tmp_path / "b.safetensors")
-    with pytest.raises(FlashFaceError, match="b.safetensors has no prior"):
-        FaceStudioEncode.execute(facestudio, person(1, weights=[0.0]), 0.5, False, text=TEXT)
-
-
-def test_another_style_encoder_than_its_configuration_says_is_an_error(tmp_path):
-
-    def load(**config):
-        text = json.dumps({**CONFIG, **config})
-        path = tmp_path / "c.safetensors"
-        return load_facestudio(write_facestudio(path, style_encoder__config=text))
-
-    with pytest.raises(FlashFaceError, match="makes 7 values and a linear.weight that takes 24"):
-        load(projection_dim=7)
-    with pytest.raises(FlashFaceError, match=r"style_encoder.vis.+ of the shape"):
-        load(hidden_size=32)
-    with pytest.raises(FlashFaceError, match="lacks style_encoder.vision_model.encoder.layers.2"):
-        load(num_hidden_layers=3)
-    with pytest.raises(FlashFaceError, match="cannot build, siglip_vision_model"):
-        load(model_type="siglip_vision_model")
-    with pytest.raises(FlashFaceError, match="cannot build, .*KeyError: 'other'"):
-        load(hidden_act="other")
-
-
 def test_the_loader_shows_its_folder_and_says_what_to_put_there(folder, monkeypatch):
-    paths = ([str(folder)], set(CHECKPOINTS))
+    paths = ([str(folder)], set(SAFETENSORS))
     monkeypatch.setitem(folder_paths.folder_names_and_paths, FOLDER, paths)
     (names,) = FaceStudioLoader.define_schema().inputs
     assert names.options == ["connected.safetensors", "own.safetensors"]
@@ -328,14 +240,3 @@ def test_the_loader_shows_its_folder_and_says_what_to_put_there(folder, monkeypa
     answer = FaceStudioLoader.validate_inputs("other.safetensors")
     assert "no FaceStudio file 'other.safetensors' among connected" in answer
     assert FaceStudioLoader.execute("own.safetensors").args[0].tokens == TOKENS
-
-
-def test_arcfaces_of_another_width_are_an_error(connected, tmp_path):
-    class Narrow:
-        name, can_embed = "narrow", True
-
-        def embed(self, photo, face):
-            return np.ones(128, np.float32)
-
-    with pytest.raises(FlashFaceError, match="of 128 values, connected.* trained with 512"):
-        encode(connected, detector=Narrow())

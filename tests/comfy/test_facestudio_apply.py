@@ -2,34 +2,36 @@
 
 import pytest
 import torch
-from comfy_extras.nodes_context_windows import ContextWindowsManualNode
 from flashface_pack.flashface_core.comfy_adapter.facestudio import load_facestudio
 from flashface_pack.flashface_core.comfy_adapter.facestudio_people import (
     INPUTS,
     KEY,
+    PEOPLE,
     ROWS,
     cross_attentions,
 )
 from flashface_pack.flashface_core.errors import FlashFaceError
-from flashface_pack.flashface_core.identity import join_people
 from flashface_pack.flashface_core.place import Place
-from flashface_pack.nodes.apply import FlashFaceApply
-from flashface_pack.nodes.facestudio import FaceStudioApply, FaceStudioEncode
-from flashface_pack.nodes.features import FlashFaceEncode
 from flashface_pack.nodes.tiny import FlashFaceTinyModels
-from support.control import lora_state, random_controlnet
-from support.facestudio import TOKENS, person, style, write_facestudio
+from support.facestudio import TOKENS, person, write_facestudio
+from support.facestudio_pictures import (
+    BOTTOM,
+    LEFT,
+    RIGHT,
+    TOP,
+    apply,
+    attention_outputs,
+    encode,
+    halves,
+    predict,
+    two,
+)
 from support.harness import observe
-from support.image_prompt import image_prompt
 from support.models import flux_model, narrower_model, sdxl_model
-from support.photos import identity as photo_identity
-from support.sampling import basic, classic, empty_latent, guided, ksampler, noise, noisy
+from support.sampling import basic
 from support.snapshot import containers, differences, snapshot
 
 import nodes
-
-LEFT, RIGHT = Place((0.0, 0.0, 0.5, 1.0)), Place((0.5, 0.0, 0.5, 1.0))
-STEP = 500
 
 
 @pytest.fixture(scope="module")
@@ -48,26 +50,6 @@ def studio(tiny, tmp_path_factory):
 @pytest.fixture
 def model(tiny, studio):
     return apply(tiny[0], studio)
-
-
-def apply(model, studio):
-    return FaceStudioApply.execute(model, studio).args[0]
-
-
-def encode(studio, *people, seed=50):
-    """Positive and negative."""
-    identity = people[0] if len(people) == 1 else join_people(people)
-    return FaceStudioEncode.execute(studio, identity, 1.0, False, style(seed)).args
-
-
-def two(studio, left=1, right=2, places=(LEFT, RIGHT)):
-    pair = zip((left, right), places, strict=True)
-    return encode(studio, *(person(seed, place=place) for seed, place in pair))
-
-
-def predict(model, conds, batch=1, size=(16, 16), guider=None):
-    x = noisy(model, noise(1, batch, *size), STEP)
-    return guided((guider or classic)(model, *conds), x, STEP)
 
 
 def test_the_tensors_of_the_file_are_the_models_and_unpatching_restores_them(tiny, studio):
@@ -99,7 +81,7 @@ def test_face_and_style_change_the_picture(model, studio):
 @pytest.mark.parametrize("place", [None, LEFT])
 def test_one_person_is_the_plain_attention_exactly(tiny, model, studio, place):
     conds = encode(studio, person(1, place=place))
-    assert all(options == {} for ((_, options),) in conds)
+    assert all(PEOPLE not in options for ((_, options),) in conds)
     bare = tiny[0].clone()
     bare.add_patches({f"diffusion_model.{k}": ("set", (v,)) for k, v in studio.unet.items()})
     assert torch.equal(predict(model, conds), predict(bare, conds))
@@ -111,40 +93,6 @@ def test_a_group_without_places_is_joint_attention(tiny, model, studio):
     bare.add_patches({f"diffusion_model.{k}": ("set", (v,)) for k, v in studio.unet.items()})
     assert torch.equal(predict(model, conds), predict(bare, conds))
     assert not torch.equal(predict(model, conds), predict(model, two(studio)))
-
-
-def attention_outputs(model, conds, size=(16, 16), batch=1):
-    """What every cross-attention adds to its block, of the positive row: by site, of fixed inputs.
-
-    The blocks are given the same input whatever came before, so that only attention is compared.
-    """
-    model, outputs = model.clone(), {}
-    steady = torch.Generator().manual_seed(3)
-    inputs: dict = {}
-
-    def same_input(n, context, value, extra_options):
-        key = (*extra_options["block"], tuple(n.shape))
-        if key not in inputs:
-            inputs[key] = torch.randn(n.shape, generator=steady)
-        return inputs[key].to(n), context, value
-
-    def note(n, extra_options):
-        block = extra_options["block"]
-        outputs[block] = (n.clone(), tuple(extra_options["activations_shape"][-2:]))
-        return n
-
-    options = model.model_options["transformer_options"]
-    patches = options["patches"] = dict(options["patches"])
-    patches["attn2_patch"] = [same_input, *patches["attn2_patch"]]
-    model.set_model_attn2_output_patch(note)
-    predict(model, conds[:1], batch, size, guider=basic)
-    return outputs
-
-
-def halves(out, size):
-    """Left and right half of (B, h * w, C)."""
-    tokens = out.unflatten(1, size)
-    return tokens[:, :, : size[1] // 2], tokens[:, :, size[1] // 2 :]
 
 
 def test_another_person_in_one_region_changes_nothing_in_the_attention_of_the_other(model, studio):
@@ -179,24 +127,21 @@ def test_people_in_another_order_change_nothing(model, studio):
 
 
 def test_where_no_one_is_it_is_the_first_person_or_who_has_no_place(model, studio):
-    top = Place((0.0, 0.0, 1.0, 0.5))
     corner = Place((0.0, 0.5, 0.5, 0.5))
-    bottom = Place((0.0, 0.5, 1.0, 0.5))
-    first = predict(model, two(studio, places=(corner, top)))
-    assert torch.equal(first, predict(model, two(studio, places=(bottom, top))))
-    rest = predict(model, two(studio, 2, 1, places=(top, None)))
-    assert torch.equal(rest, predict(model, two(studio, 2, 1, places=(top, bottom))))
+    first = predict(model, two(studio, places=(corner, TOP)))
+    assert torch.equal(first, predict(model, two(studio, places=(BOTTOM, TOP))))
+    rest = predict(model, two(studio, 2, 1, places=(TOP, None)))
+    assert torch.equal(rest, predict(model, two(studio, 2, 1, places=(TOP, BOTTOM))))
     with pytest.raises(FlashFaceError, match="2 of 3 people have no place"):
-        encode(studio, person(1), person(2, place=top), person(3))
+        encode(studio, person(1), person(2, place=TOP), person(3))
 
 
 def test_masks_are_regions_one_per_picture_of_the_batch(model, studio):
     masks = torch.zeros(2, 32, 32, dtype=torch.bool)
     masks[0, :, :16] = masks[1, :16] = True
     places = (Place((0, 0, 1, 1), mask=masks), None)
-    top, bottom = Place((0, 0, 1, 0.5)), Place((0, 0.5, 1, 0.5))
     both = predict(model, two(studio, places=places), batch=2)
-    for i, pair in enumerate([(LEFT, RIGHT), (top, bottom)]):
+    for i, pair in enumerate([(LEFT, RIGHT), (TOP, BOTTOM)]):
         expected = predict(model, two(studio, places=pair), batch=2)
         torch.testing.assert_close(both[i], expected[i], atol=1e-5, rtol=1e-5)
     assert (both[0] - both[1]).abs().max() > 1e-3
@@ -230,120 +175,16 @@ def test_a_batch_is_its_samples(model, studio):
 
 def test_an_area_sees_its_piece_of_the_regions(model, studio):
     """The lower half alone, as area conditioning: with people on top of each other, one of them."""
-    top, bottom = Place((0, 0, 1, 0.5)), Place((0, 0.5, 1, 0.5))
 
     def lower(positive):
         return nodes.ConditioningSetAreaPercentage().append(positive, 1.0, 0.5, 0.0, 0.5, 1.0)[0]
 
-    group = lower(two(studio, 1, 2, places=(top, bottom))[0])
+    group = lower(two(studio, 1, 2, places=(TOP, BOTTOM))[0])
     alone = lower(encode(studio, person(2))[0])
     got, expected = (predict(model, (one,), guider=basic) for one in (group, alone))
     torch.testing.assert_close(got[:, :, 8:], expected[:, :, 8:], atol=1e-5, rtol=1e-5)
-    other = lower(two(studio, 1, 3, places=(top, bottom))[0])
+    other = lower(two(studio, 1, 3, places=(TOP, BOTTOM))[0])
     assert not torch.equal(predict(model, (other,), guider=basic), got)
-
-
-def windows(model, length: int, dim: int):
-    """Core's context windows, beside each other."""
-    settings = (length, 0, "standard_static", 1, False, "pyramid", dim)
-    return ContextWindowsManualNode.execute(model, *settings).args[0]
-
-
-def test_context_windows_take_their_piece_of_the_regions(model, studio):
-    top, bottom = Place((0, 0, 1, 0.5)), Place((0, 0.5, 1, 0.5))
-    windowed = windows(model, 8, 2)
-    got = ksampler(windowed, *two(studio, places=(top, bottom)), cfg=1.0)
-    alone = [ksampler(windowed, *encode(studio, person(seed)), cfg=1.0) for seed in (1, 2)]
-    for own, other, half in ((0, 1, slice(0, 8)), (1, 0, slice(8, 16))):  # one alone in each
-        differences = [(got - out)[:, :, half].norm() for out in (alone[own], alone[other])]
-        assert differences[0] < 1e-3 * differences[1]
-
-
-def test_context_windows_over_a_batch_take_the_masks_of_their_pictures(model, studio):
-    masks = torch.zeros(4, 16, 16, dtype=torch.bool)
-    masks[:2, :8] = masks[2:, 8:] = True
-    conds = two(studio, places=(Place((0, 0, 1, 1), mask=masks), None))
-    # Core finds its step in a batch of four only where there are four sigmas.
-    settings = dict(latent=empty_latent(4), steps=3)
-    got = ksampler(windows(model, 2, 0), *conds, **settings)
-    expected = ksampler(model, *conds, **settings)
-    torch.testing.assert_close(got, expected, atol=1e-3, rtol=1e-3)
-    assert (got[0] - got[2]).abs().max() > 0.01
-
-
-def test_beside_an_image_prompt_its_addition_stays(tiny, model, studio):
-    conds = two(studio)
-    # Linear in what the image prompt adds, also where the region's person takes the others' place.
-    plain = attention_outputs(model, conds)
-    with_it = attention_outputs(image_prompt(model, 1.0), conds)
-    alone = encode(studio, person(1))
-    difference = attention_outputs(image_prompt(model, 1.0), alone)
-    for block, (out, _) in with_it.items():
-        added = out - plain[block][0]
-        expected = difference[block][0] - attention_outputs(model, alone)[block][0]
-        torch.testing.assert_close(added, expected, atol=1e-5, rtol=1e-4)
-        assert added.abs().max() > 1e-3
-    turned = predict(apply(image_prompt(tiny[0], 1.0), studio), conds)
-    assert torch.equal(turned, predict(image_prompt(model, 1.0), conds))
-
-
-def test_with_a_controlnet(tiny, model, studio):
-    net = random_controlnet(tiny[0])
-    hint = torch.rand(1, 128, 128, 3, generator=torch.Generator().manual_seed(4))
-    conds = two(studio)
-    controlled = nodes.ControlNetApplyAdvanced().apply_controlnet(*conds, net, hint, 1.0, 0.0, 1.0)
-    got = predict(model, controlled)
-    assert got.isfinite().all() and not torch.equal(got, predict(model, conds))
-
-
-def test_a_lora_adds_to_the_trained_tensors_before_and_after(tiny, studio):
-    lora = lora_state(tiny[0], "attn2.to_k")
-    before = apply(nodes.comfy.sd.load_lora_for_models(tiny[0], None, lora, 1.0, 0)[0], studio)
-    after = nodes.comfy.sd.load_lora_for_models(apply(tiny[0], studio), None, lora, 1.0, 0)[0]
-    conds = encode(studio, person(1))
-    got = predict(before, conds)
-    assert torch.equal(got, predict(after, conds))
-    assert not torch.equal(got, predict(apply(tiny[0], studio), conds))
-
-
-def test_image_to_image(model, studio):
-    latent = {"samples": noise(7)}
-    conds = two(studio)
-    light = ksampler(model, *conds, latent=latent, denoise=0.3)
-    strong = ksampler(model, *conds, latent=latent, denoise=0.9)
-    assert light.isfinite().all() and strong.isfinite().all()
-    near, far = (float((out - latent["samples"]).norm()) for out in (light, strong))
-    assert near < far
-
-
-def flashface_on(model, tiny, photos):
-    negative = nodes.CLIPTextEncode().encode(tiny[2], "")[0]
-    features = FlashFaceEncode.execute(photos, tiny[1], tiny[3], negative).args[0]
-    return FlashFaceApply.execute(model, features).args[0]
-
-
-def test_a_flashface_identity_in_a_facestudio_style(tiny, studio):
-    """FaceStudio brings the style alone, FlashFace the face, in either order."""
-    photos = photo_identity()
-
-    def draw(facestudio_first, seed=50, photos=photos, people=()):
-        if facestudio_first:
-            model = flashface_on(apply(tiny[0], studio), tiny, photos)
-        else:
-            model = apply(flashface_on(tiny[0], tiny, photos), studio)
-        people = people or (person(1, weights=[0.0]),)
-        return ksampler(model, *encode(studio, *people, seed=seed), steps=2)
-
-    one = draw(True)
-    assert torch.equal(one, draw(False))
-    assert not torch.equal(one, draw(True, seed=60))
-    others = photo_identity(torch.rand(2, 40, 32, 3, generator=torch.Generator().manual_seed(9)))
-    assert not torch.equal(one, draw(True, photos=others))
-    # The branch that FlashFace adds has the people's regions too, whoever came first.
-    group = (person(1, place=LEFT), person(2, place=RIGHT))
-    assert torch.equal(draw(True, people=group), draw(False, people=group))
-    turned = (person(1, place=RIGHT), person(2, place=LEFT))
-    assert not torch.equal(draw(True, people=group), draw(True, people=turned))
 
 
 def test_nothing_is_left_in_the_options_of_a_block(model, studio):

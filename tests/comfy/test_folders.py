@@ -1,8 +1,11 @@
 """Folders of models, and what the pack itself ships for them."""
 
+import asyncio
+
 import folder_paths
 import pytest
-from flashface_pack.nodes import folders
+from flashface_pack.nodes import FlashFaceExtension, folders
+from flashface_pack.nodes.face2diffusion import Face2DiffusionLoader
 
 FOLDER, OTHER = "a_system", "flashface"
 
@@ -22,10 +25,10 @@ def models(tmp_path, monkeypatch):
     return user, shipped
 
 
-def put(folder, *names: str) -> None:
+def put(folder, *names: str, into: str = FOLDER) -> None:
     for name in names:
-        (folder / FOLDER / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / FOLDER / name).write_bytes(b"x")
+        (folder / into / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / into / name).write_bytes(b"x")
 
 
 def paths(folder: str) -> list[str]:
@@ -78,3 +81,35 @@ def test_the_pack_is_no_place_that_users_are_told_of(models):
     answer = folders.check(FOLDER, ["b.pt"], "file", "put it there.")
     expected = f"no file 'b.pt' among a_tiny.safetensors in {user / FOLDER}: put it there."
     assert answer == f"there is {expected}"
+
+
+def test_own_and_shipped_files_are_told_apart(models):
+    user, shipped = models
+    folders.register(FOLDER, folders.CHECKPOINTS)
+    assert folders.own(FOLDER) == folders.shipped(FOLDER) == []
+    put(shipped, "a_tiny.safetensors", "c_tiny.safetensors")
+    put(user, "b.pt", "c_tiny.safetensors")
+    assert folders.own(FOLDER) == ["b.pt", "c_tiny.safetensors"]
+    assert folders.shipped(FOLDER) == ["a_tiny.safetensors"]
+
+
+def test_the_users_face_encoder_goes_before_the_shipped_one_whatever_its_name(models):
+    user, shipped = models
+    shipped_files = ("mapping_tiny.safetensors", "msid_tiny.safetensors")
+    put(shipped, *shipped_files, into="face2diffusion")
+    folders.register("face2diffusion", folders.CHECKPOINTS)
+    put(user, "encoder.pt", "mapping.pt", into="face2diffusion")
+    mapping, encoder = (i.options for i in Face2DiffusionLoader.define_schema().inputs)
+    assert mapping == ["encoder.pt", "mapping.pt", *shipped_files]
+    assert encoder == ["encoder.pt", "mapping.pt", *reversed(shipped_files)]
+    put(user, "my_msid.pt", into="face2diffusion/more")
+    folder_paths.filename_list_cache.clear()
+    (_, encoder) = (i.options for i in Face2DiffusionLoader.define_schema().inputs)
+    assert encoder[0].endswith("my_msid.pt") and encoder[-2:] == [*reversed(shipped_files)]
+
+
+@pytest.mark.parametrize("folder", ["facestudio", "face_fusion"])
+def test_folders_of_this_packs_own_formats_list_safetensors_alone(models, folder):
+    asyncio.run(FlashFaceExtension().get_node_list())
+    put(models[0], "a.safetensors", "b.sft", "c.pt", "d.ckpt", "e.bin", into=folder)
+    assert folders.own(folder) == ["a.safetensors", "b.sft"]

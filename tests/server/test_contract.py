@@ -13,6 +13,7 @@ ATTENTION = ["whole image", "inside the region"]
 PRESETS = ["custom", "stable identity", "strong identity", "change age", "subtle"]
 DTYPES = ["default", "fp32", "fp16", "bf16"]
 
+TRAINING_FREE = ["none (training-free)"]
 FILES = (["flashface.safetensors"], ["none"])  # what the combos over folders show
 
 # node id: required inputs, optional inputs, outputs. An input is id, type or combo values, default.
@@ -181,7 +182,7 @@ CONTRACT = {
         [("MODEL", "MODEL")],
     ),
     "FaceFusionLoader": (
-        [("model_name", ["none (training-free)"], ANY)],
+        [("model_name", TRAINING_FREE, ANY)],
         [],
         [("FACE_FUSION", "FACE_FUSION")],
     ),
@@ -238,8 +239,10 @@ def test_a_node_has_the_promised_inputs_and_outputs(object_info, node):
             options = info["input"]["required"][name][1]["options"]
             assert options
             options[:] = values
-        if values == ["none (training-free)"]:  # stands behind the files
-            del info["input"]["required"][name][1]["options"][:-1]
+        if values == TRAINING_FREE:  # between the user's files and those that came with the pack
+            options = info["input"]["required"][name][1]["options"]
+            assert all("tiny" in file for file in options[options.index(*values) + 1 :])
+            options[:] = values
     assert described(info, "required") == required
     assert described(info, "optional") == optional
     assert list(zip(info["output"], info["output_name"], strict=True)) == outputs

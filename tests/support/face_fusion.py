@@ -8,12 +8,13 @@ from typing import Any
 import comfy.model_management
 import torch
 from comfy.ldm.modules.diffusionmodules.util import timestep_embedding
-from flashface_pack.flashface_core.comfy_adapter.face_fusion import noise_of
+from flashface_pack.flashface_core.comfy_adapter.face_fusion import load_face_fusion, noise_of
 from flashface_pack.flashface_core.faces.crop import pad_to_square
 from flashface_pack.nodes.face_fusion import FaceFusionApply, FaceFusionEncode
 from safetensors.torch import save_file
 
 from support.harness import observe
+from support.models import random_vae
 from support.photos import identity
 from support.sampling import classic, guided, ksampler, noise, noisy
 
@@ -36,7 +37,7 @@ def cross_attention_blocks(model) -> dict:
     }
 
 
-def write_file(path: Path, model, seed: int = 0, metadata=None) -> Path:
+def write_file(path: Path, model, seed: int = 0, metadata=None, dtype=torch.float32) -> Path:
     """A Face Fusion file of random projections for MODEL."""
     generator = torch.Generator().manual_seed(seed)
     state = {}
@@ -44,9 +45,13 @@ def write_file(path: Path, model, seed: int = 0, metadata=None) -> Path:
         width = block.norm2.normalized_shape[0]
         for part in "kv":
             weight = torch.randn(width, width, generator=generator) / math.sqrt(width)
-            state[".".join(map(str, (*site, part, "weight")))] = weight
+            state[weight_name(site, part)] = weight.to(dtype)
     save_file(state, path, metadata)
     return path
+
+
+def weight_name(site, part: str) -> str:
+    return ".".join(map(str, (*site, part, "weight")))
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class Fusion:
     positive: list
     negative: list
     size: int  # of a photo, pixels
+    state: dict | None = None  # tensors of the file, if there is one
 
     def features(self, person=None):
         person = person or identity()
@@ -74,6 +80,14 @@ class Fusion:
 
     def drawn(self, person=None, **settings):
         return self.sample(self.applied(person, **settings))
+
+
+def on_flashface(flashface, folder: Path) -> Fusion:
+    """Random projections on FlashFace's MODEL."""
+    path = write_file(folder / "random.safetensors", flashface.model)
+    net, vae = load_face_fusion(path), random_vae(4)
+    size = flashface.net.reference_size
+    return Fusion(flashface.model, net, vae, flashface.positive, flashface.negative, size)
 
 
 def rows(fusion: Fusion, model, batch: int = 1, cfg: float = 7.5, size=(16, 16)) -> dict:

@@ -3,12 +3,14 @@
 import json
 from pathlib import Path
 
+import comfy.clip_vision
 import comfy.ops
 import torch
 from flashface_pack.flashface_core.comfy_adapter.facestudio import build_style_encoder
 from flashface_pack.flashface_core.identity import FaceReference, Identity
 from flashface_pack.flashface_core.systems.face2diffusion.encoder import MSID, Topology
 from flashface_pack.flashface_core.systems.facestudio import HybridCondition, TextPrior
+from flashface_pack.nodes.facestudio import FaceStudioEncode
 from safetensors.torch import save_file
 
 from .control import seeded_like
@@ -91,3 +93,22 @@ def person(*seeds: int, weights=None, name: str = "", place=None) -> Identity:
 def style(seed: int = 50, count: int = 1, size: int = 96) -> torch.Tensor:
     """IMAGE"""
     return torch.stack([face(seed + i, size) for i in range(count)]).float() / 255
+
+
+def encode(facestudio, identity=None, alpha=1.0, mask_face=False, style_image=None, **given):
+    """Tensors of the node's positive and negative CONDITIONING."""
+    style_image = style() if style_image is None else style_image
+    out = FaceStudioEncode.execute(
+        facestudio, identity or person(1), alpha, mask_face, style_image, **given
+    )
+    (((positive, _),), ((negative, _),)) = out.args
+    return positive, negative
+
+
+def clip_vision(width: int, seed: int, tmp_path):
+    """CLIP_VISION with values of its own."""
+    config = tmp_path / f"{width}.json"
+    config.write_text(json.dumps({**CONFIG, "projection_dim": width}))
+    model = comfy.clip_vision.ClipVisionModel(config)
+    model.load_sd(seeded_like(model.get_sd(), seed))
+    return model

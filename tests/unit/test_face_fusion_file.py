@@ -58,9 +58,9 @@ def test_any_other_file_is_an_error_of_one_sentence(tmp_path, name):
         read(tmp_path, tensors)
 
 
-@pytest.mark.parametrize("size", ["0", "-64", "large", ""])
-def test_a_size_that_is_none_is_an_error(tmp_path, size):
-    with pytest.raises(FlashFaceError, match="photos are"):
+@pytest.mark.parametrize("size", ["0", "-64", "large", "", "56", "100", "64.0"])
+def test_a_size_that_no_latent_has_is_an_error(tmp_path, size):
+    with pytest.raises(FlashFaceError, match=f"photos are {size!r} .* multiple of 8 and at least"):
         read(tmp_path, state(), {"reference_size": size})
 
 

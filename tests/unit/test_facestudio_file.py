@@ -1,5 +1,7 @@
 """FaceStudio's file format: read whole, or refused in a sentence that says why."""
 
+import json
+
 import pytest
 import torch
 from flashface_pack.flashface_core.errors import FlashFaceError
@@ -121,7 +123,13 @@ WRONG = {
     "half an encoder": (
         dict(face_encoder__norm__weight=None),
         {},
-        r"face_encoder\.\* in some.safetensors is not .*lacks norm.weight",
+        r"^face_encoder\.\* in some.safetensors is not a face encoder \(MSID\): it lacks "
+        "norm.weight; use a whole file of FaceStudio's weights.$",
+    ),
+    "a mapping network in it": (
+        dict(face_encoder__cls_token=None, face_encoder__null_exp=torch.zeros(4)),
+        {},
+        "is not a face encoder .* use a whole file of FaceStudio's weights.$",
     ),
     "no JSON": ({}, dict([("style_encoder.config", "{")]), "no JSON object"),
     "a list": ({}, dict([("style_encoder.config", "[]")]), "no JSON object"),
@@ -133,6 +141,29 @@ def test_a_file_that_is_not_whole_is_an_error(state, case):
     values, metadata, words = WRONG[case]
     with pytest.raises(FlashFaceError, match=words):
         build(changed(state, **values), **metadata)
+
+
+WRONG_SETTINGS = {
+    "negative": (dict(hidden_size=-64), "hidden_size -64, expected a whole number above 0"),
+    "fraction": (dict(patch_size=16.5), "patch_size 16.5, expected a whole number above 0"),
+    "boolean": (dict(num_hidden_layers=True), "num_hidden_layers True, expected a whole number"),
+    "word": (dict(image_size="64"), "image_size '64', expected a whole number above 0"),
+    "zero": (dict(projection_dim=0), "projection_dim 0, expected a whole number above 0"),
+    "heads": (dict(num_attention_heads=5), "num_attention_heads 5, expected a divisor of .* 64"),
+    "one mean": (dict(image_mean=[0.5]), r"image_mean \[0.5\], expected three numbers"),
+    "mean": (dict(image_mean=0.5), "image_mean 0.5, expected three numbers"),
+    "words": (dict(image_std="abc"), "image_std 'abc', expected three numbers"),
+    "infinite": (dict(image_std=[1, 1, float("inf")]), "image_std .* expected three numbers"),
+    "no spread": (dict(image_std=[1, 0.0, 1]), "a 0 in image_std, expected the spread"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_SETTINGS)
+def test_a_style_encoder_that_nothing_could_run_is_an_error(state, case):
+    settings, words = WRONG_SETTINGS[case]
+    text = json.dumps({**CONFIG, **settings})
+    with pytest.raises(FlashFaceError, match=f"^{NAME} has a style_encoder.config .*{words}"):
+        build(state, **{"style_encoder.config": text})
 
 
 def test_a_style_encoder_needs_its_configuration_and_its_tensors(state):

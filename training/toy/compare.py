@@ -56,8 +56,8 @@ def draw(evaluation, system, references: int, rows: Callable[[int], list[int]]) 
         )
         for settings, numbers in wanted:
             same = list(numbers)
-            model, *conditioning = system.condition(identity, same, settings.guidance)
-            given = (model, evaluation.models.vae, *conditioning, len(same))
+            model, positive, negative = system.condition(identity, same, settings.guidance)
+            given = (model, evaluation.models.vae, positive, negative, len(same))
             seed = evaluation.seed * 10**6 + same[0]
             pictures.append(sample(*given, seed, settings, evaluation.size))
     return torch.cat(pictures)

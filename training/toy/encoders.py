@@ -206,7 +206,8 @@ def train_style(views: Views, steps: int, prior_steps: int, seed: int) -> Small:
     network.eval().requires_grad_(False)
     with torch.no_grad():  # embeddings about as long as those of faces
         seen = network.see(views.pictures[:1000, 0].float() / 255)
-        network.vision.visual_projection.weight /= seen.norm(dim=1).mean()
+        (projection,) = network.vision.get_submodule("visual_projection").parameters()
+        projection /= seen.norm(dim=1).mean()
     _train_prior(network, views, encode_text, prior_steps, seed)
     return network
 

@@ -21,6 +21,7 @@ from .encoder import ALIGNED, CROP, MSID, PUBLISHED, Topology
 from .mapping import MappingNetwork
 
 ENCODER, MAPPING = "face encoder (msid.pt)", "mapping network (mapping.pt)"
+WHOLE = "use the published file, or a copy of it as safetensors"
 EXPRESSION = "expression."  # of a second encoder in the file, a face to its expression
 _NO_METADATA: Mapping[str, str] = {}
 _Network = TypeVar("_Network", bound=nn.Module)
@@ -69,16 +70,20 @@ def build_encoder(
     state: Mapping[str, torch.Tensor],
     metadata: Mapping[str, str] = _NO_METADATA,
     prefix: str = "",
+    kind: str = f"Face2Diffusion's {ENCODER}",
+    advice: str = WHOLE,
 ) -> MSID:
     """An MSID, frozen and in eval mode, of the tensors of `state` that begin with `prefix`.
 
-    name: of the file, for messages. metadata: of the file; its keys have the same prefix. The
-    network's `topology` and `face` say what it must be given. Raises FlashFaceError.
+    name: of the file, for messages. metadata: of the file; its keys have the same prefix. kind,
+    advice: what it is said not to be, and what to do, where it is none. The network's `topology`
+    and `face` say what it must be given. Raises FlashFaceError.
     """
     if prefix:
         name = f"{prefix}* in {name}"
         state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    _check_kind(name, state, ENCODER)
+    else:
+        _check_kind(name, state, ENCODER)
     face, heads = metadata.get(f"{prefix}face", ALIGNED), metadata.get(f"{prefix}num_heads")
     if face not in (ALIGNED, CROP):
         raise FlashFaceError(
@@ -86,7 +91,7 @@ def build_encoder(
             "of the pack does not know them, update it."
         )
     topology = _topology(state, face, heads)
-    network = _build(name, state, ENCODER, lambda: MSID(topology, face))
+    network = _build(name, state, kind, advice, lambda: MSID(topology, face))
     if topology.heads == 0 or topology.width % topology.heads:
         raise FlashFaceError(
             f"{name} has num_heads {heads or f'{PUBLISHED.heads}, as none is in its metadata'}, "
@@ -105,7 +110,8 @@ def build_mapping(name: str, state: Mapping[str, torch.Tensor]) -> MappingNetwor
     if [len(shape) for shape in shapes] == [1, 2, 2]:
         (expression,), (hidden, inputs), (text, _) = shapes
         sizes = (max(inputs - expression, 1), expression, hidden, text)
-    return _build(name, state, MAPPING, lambda: MappingNetwork(*sizes))
+    kind = f"Face2Diffusion's {MAPPING}"
+    return _build(name, state, kind, WHOLE, lambda: MappingNetwork(*sizes))
 
 
 def _topology(state: Mapping[str, torch.Tensor], face: str, heads: str | None) -> Topology:
@@ -150,15 +156,16 @@ def _check_kind(name: str, state: Mapping[str, torch.Tensor], wanted: str) -> No
 
 
 def _build(
-    name: str, state: Mapping[str, torch.Tensor], wanted: str, make: Callable[[], _Network]
+    name: str,
+    state: Mapping[str, torch.Tensor],
+    kind: str,
+    advice: str,
+    make: Callable[[], _Network],
 ) -> _Network:
     with torch.device("meta"):  # neither memory nor time for values that the file replaces
         network = make()
     if problem := _difference(state, network.state_dict()):
-        raise FlashFaceError(
-            f"{name} is not Face2Diffusion's {wanted}: {problem}; "
-            "use the published file, or a copy of it as safetensors."
-        )
+        raise FlashFaceError(f"{name} is not {kind}: {problem}; {advice}.")
     network.to_empty(device="cpu").load_state_dict(state)
     return network.requires_grad_(False).eval()
 
