@@ -48,6 +48,7 @@ def test_a_run_leaves_weights_losses_and_its_recipe(folder):
         assert recipe["system"] == system and recipe["train"]["steps"] == 2
         rows = (folder / system / "losses.csv").read_text().split()
         assert rows[0].startswith("step,loss") and rows[-1].startswith("2,")
+        assert (folder / system / "curve.png").is_file()
 
 
 def test_what_is_there_is_not_made_again(folder):

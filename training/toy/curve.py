@@ -14,16 +14,22 @@ NAMES = {"own": "photos of the person", "none": "no photo", "other": "photos of 
 
 
 def plot_curve(folder: Path) -> None:
-    """losses.csv and paired_losses.csv in the folder become curve.png."""
-    losses, paired = (_columns(folder / name) for name in (LOSSES, PAIRED))
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    """losses.csv, and paired_losses.csv where there is one, become curve.png in the folder."""
+    losses, has_paired = _columns(folder / LOSSES), (folder / PAIRED).exists()
+    count = 2 if has_paired else 1
+    figure, panels = plt.subplots(
+        1, count, figsize=(5 * count, 4), layout="constrained", squeeze=False
+    )
+    left, right = panels[0, 0], panels[0, -1]
     left.plot(losses["step"], losses["loss"], linewidth=0.8)
     left.set(title="training loss", xlabel="step", yscale="log")
-    for name, label in NAMES.items():
-        right.plot(paired["step"], paired[name], marker="o", label=label)
-    right.set(title="unseen people, face region, t = 600", xlabel="step", yscale="log")
-    right.legend(loc="center right", bbox_to_anchor=(1, 0.65))
-    for axes in (left, right):
+    if has_paired:
+        paired = _columns(folder / PAIRED)
+        for name, label in NAMES.items():
+            right.plot(paired["step"], paired[name], marker="o", label=label)
+        right.set(title="unseen people, face region, t = 600", xlabel="step", yscale="log")
+        right.legend(loc="center right", bbox_to_anchor=(1, 0.65))
+    for axes in panels.flat:
         axes.grid(alpha=0.3, which="both")
     figure.savefig(folder / "curve.png", dpi=100)
     plt.close(figure)

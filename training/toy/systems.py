@@ -22,6 +22,7 @@ from training.trainer import CSV, Recipe, Trainer
 
 from . import encoders
 from .autoencoder import load_autoencoder
+from .curve import plot_curve
 from .encode import encode_people, join_people
 from .recipe import COMMON
 from .seen import see_people
@@ -173,4 +174,5 @@ def run(recipe: SystemRecipe, work: Path, out: Path) -> None:
         if recipe.system == FACE2DIFFUSION:
             shutil.copy(work / FACES, out / FACES)
         shutil.copy(folder / CSV, out / CSV)
+        plot_curve(out)
         (out / RECIPE).write_text(json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
