@@ -1,6 +1,6 @@
 """The pictures that ship beside workflows/*.json, from one real run of each with the tiny models.
 
-    .comfy/venv/bin/python tools/shipped_pictures.py
+    .comfy/venv/bin/python tools/shipped_pictures.py [WORKFLOW ...]
 
 Writes the photos that the workflows name, four of each person, and the thumbnail of every workflow
 that needs no download. Run it again whenever the tiny models or a workflow change.
@@ -8,6 +8,7 @@ that needs no download. Run it again whenever the tiny models or a workflow chan
 
 import json
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +30,10 @@ NAMES = (
     "save_identity",
     "saved_identity",
     "best_of_n",
+    "face2diffusion",
+    "style_portrait",
+    "style_two_people",
+    "face_fusion",
 )
 
 MARGIN, FOOT = 16, 28
@@ -46,7 +51,7 @@ def main() -> None:
                 save_photos(folder / name, people[person])
             print(WORKFLOWS / name)
         photos = [people[person] for person in SHOWN.values()]
-        for name in NAMES:
+        for name in sys.argv[1:] or NAMES:
             drawn = run(server, json.loads((WORKFLOWS / "api" / f"{name}.json").read_text()))
             sheet(panels(name, photos, drawn)).save(WORKFLOWS / f"{name}.jpg", quality=90)
             print(WORKFLOWS / f"{name}.jpg")
@@ -90,6 +95,16 @@ def panels(name: str, photos: Sequence[Pictures], drawn: dict[str, Pictures]) ->
     if name == "best_of_n":
         every, best = drawn["All eight"], drawn["The best"]
         return [[("Eight pictures", tiles(every, 4, 78)), ("the best one", tiles(best, 1, 152))]]
+    if name == "face2diffusion":
+        return [[("Four photos", tiles(first, 2, 116)), ('"a portrait of f l"', tiles(saved, 1))]]
+    if name == "style_portrait":
+        style = ("style image", tiles(drawn["Style image"], 1, 152))
+        return [[("Four photos", tiles(first, 2, 76)), style, ("both", tiles(saved, 1, 152))]]
+    if name == "style_two_people":
+        strips = [("Photos of A", tiles(first, 4, 58)), ("Photos of B", tiles(second, 4, 58))]
+        style, (picture,) = tiles(drawn["Style image"], 1, 180), saved
+        both = picture.resize((360, 180), Image.Resampling.LANCZOS)
+        return [strips, [("style image", style), ("A and B", both)]]
     return [[("Four photos", tiles(first, 2, 116)), ('"a child ... by the sea"', tiles(saved, 1))]]
 
 

@@ -26,6 +26,10 @@ SHOWN = {
         "All eight": (8, SQUARE),
         "The best": (1, SQUARE),
     },
+    "face2diffusion": {"Save Image": (1, SQUARE)},
+    "style_portrait": {"Style image": (1, SQUARE), "Save Image": (1, SQUARE)},
+    "style_two_people": {"Style image": (1, SQUARE), "Save Image": (1, WIDE)},
+    "face_fusion": {"Save Image": (1, SQUARE)},
 }
 
 

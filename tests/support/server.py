@@ -34,6 +34,10 @@ SHIPPED = (
     "save_identity",
     "saved_identity",
     "best_of_n",
+    "face2diffusion",
+    "style_portrait",
+    "style_two_people",
+    "face_fusion",
 )
 PHOTOS = ("toy_person.png", "toy_person_2.png")
 SAVED = "toy_person"  # the identity that save_identity leaves and saved_identity takes
