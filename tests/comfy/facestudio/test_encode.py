@@ -10,7 +10,6 @@ import torch
 from flashface_pack.flashface_core.comfy_adapter.detector import ManagedDetector, make_detector
 from flashface_pack.flashface_core.comfy_adapter.facestudio import (
     build_style_encoder,
-    load_facestudio,
     style_embedding,
 )
 from flashface_pack.flashface_core.errors import FlashFaceError
@@ -36,7 +35,6 @@ from support.facestudio import (
     face,
     person,
     style,
-    write_facestudio,
 )
 from support.model_packs import make_model_pack, photograph
 from support.photographs import astronaut
@@ -44,26 +42,6 @@ from support.sampling import prompt
 from torch.nn.functional import normalize
 
 TEXT = prompt(3)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("facestudio")
-    write_facestudio(folder / "own.safetensors")
-    write_facestudio(folder / "connected.safetensors", own_encoders=False)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def own(folder):
-    """With encoders of its own."""
-    return load_facestudio(folder / "own.safetensors")
-
-
-@pytest.fixture(scope="module")
-def connected(folder):
-    """For ArcFace and connected CLIP vision models."""
-    return load_facestudio(folder / "connected.safetensors")
 
 
 def positive(*args, **given) -> torch.Tensor:

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from flashface_pack.flashface_core.comfy_adapter.facestudio import load_facestudio
 from flashface_pack.flashface_core.comfy_adapter.facestudio_people import (
     INPUTS,
     KEY,
@@ -12,8 +11,7 @@ from flashface_pack.flashface_core.comfy_adapter.facestudio_people import (
 )
 from flashface_pack.flashface_core.errors import FlashFaceError
 from flashface_pack.flashface_core.place import Place
-from flashface_pack.nodes.tiny import FlashFaceTinyModels
-from support.facestudio import TOKENS, person, write_facestudio
+from support.facestudio import TOKENS, person
 from support.facestudio_pictures import (
     BOTTOM,
     LEFT,
@@ -32,24 +30,6 @@ from support.sampling import basic
 from support.snapshot import containers, differences, snapshot
 
 import nodes
-
-
-@pytest.fixture(scope="module")
-def tiny():
-    """MODEL, REFERENCE_NET, CLIP and VAE."""
-    return FlashFaceTinyModels.execute().args
-
-
-@pytest.fixture(scope="module")
-def studio(tiny, tmp_path_factory):
-    return load_facestudio(
-        write_facestudio(tmp_path_factory.mktemp("facestudio") / "tiny.safetensors", tiny[0])
-    )
-
-
-@pytest.fixture
-def model(tiny, studio):
-    return apply(tiny[0], studio)
 
 
 def test_the_tensors_of_the_file_are_the_models_and_unpatching_restores_them(tiny, studio):

@@ -27,26 +27,6 @@ from support.sampling import prompt
 TEXT = prompt(3)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("facestudio")
-    write_facestudio(folder / "own.safetensors")
-    write_facestudio(folder / "connected.safetensors", own_encoders=False)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def own(folder):
-    """With encoders of its own."""
-    return load_facestudio(folder / "own.safetensors")
-
-
-@pytest.fixture(scope="module")
-def connected(folder):
-    """For ArcFace and connected CLIP vision models."""
-    return load_facestudio(folder / "connected.safetensors")
-
-
 SDXL_TEXT = [[torch.randn(1, 77, 2048), {}]]
 WRONG = {
     "no style": (dict(style=False), "takes a style image and was given none"),

@@ -13,7 +13,6 @@ from flashface_pack.flashface_core.errors import FlashFaceError
 from flashface_pack.flashface_core.place import Place
 from flashface_pack.nodes.apply import FlashFaceApply
 from flashface_pack.nodes.features import FlashFaceEncode
-from flashface_pack.nodes.tiny import FlashFaceTinyModels
 from safetensors.torch import save_file
 from support.control import lora_state, random_controlnet
 from support.facestudio import METADATA, facestudio_state, person, write_facestudio
@@ -35,24 +34,6 @@ from support.photos import identity as photo_identity
 from support.sampling import empty_latent, ksampler, noise
 
 import nodes
-
-
-@pytest.fixture(scope="module")
-def tiny():
-    """MODEL, REFERENCE_NET, CLIP and VAE."""
-    return FlashFaceTinyModels.execute().args
-
-
-@pytest.fixture(scope="module")
-def studio(tiny, tmp_path_factory):
-    return load_facestudio(
-        write_facestudio(tmp_path_factory.mktemp("facestudio") / "tiny.safetensors", tiny[0])
-    )
-
-
-@pytest.fixture
-def model(tiny, studio):
-    return apply(tiny[0], studio)
 
 
 def windows(model, length: int, dim: int):
