@@ -98,12 +98,12 @@ def panels(name: str, photos: Sequence[Pictures], drawn: dict[str, Pictures]) ->
     if name == "face2diffusion":
         return [[("Four photos", tiles(first, 2, 116)), ('"a portrait of f l"', tiles(saved, 1))]]
     if name == "style_portrait":
-        style = ("style image", tiles(drawn["Style image"], 1, 152))
-        return [[("Four photos", tiles(first, 2, 76)), style, ("both", tiles(saved, 1, 152))]]
+        style = ("style image", tiles(drawn["Style image"], 1, 148))
+        return [[("Four photos", tiles(first, 2, 74)), style, ("both", tiles(saved, 1, 148))]]
     if name == "style_two_people":
         strips = [("Photos of A", tiles(first, 4, 58)), ("Photos of B", tiles(second, 4, 58))]
-        style, (picture,) = tiles(drawn["Style image"], 1, 180), saved
-        both = picture.resize((360, 180), Image.Resampling.LANCZOS)
+        style, (picture,) = tiles(drawn["Style image"], 1, 150), saved
+        both = picture.resize((300, 150), Image.Resampling.LANCZOS)
         return [strips, [("style image", style), ("A and B", both)]]
     return [[("Four photos", tiles(first, 2, 116)), ('"a child ... by the sea"', tiles(saved, 1))]]
 

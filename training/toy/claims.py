@@ -17,7 +17,7 @@ from flashface_core.comfy_adapter.facestudio_apply import apply_facestudio
 from flashface_core.comfy_adapter.tiny import load_tiny_clip
 from flashface_core.identity import Identity, join_people
 from flashface_core.place import Place
-from training.sampling import identity_of, sample
+from training.sampling import identity_of, region_masks, sample
 
 from .compare import draw
 from .contestants import (
@@ -62,21 +62,35 @@ def _share(right: Tensor) -> float:
 
 
 def class_guidance(evaluation, systems: Systems, without: Path) -> dict[str, float]:
-    """Pictures of adults by two mapping networks of one recipe, the second one without CGDR."""
+    """Pictures of adults by two mapping networks of one recipe, the second one without CGDR.
+
+    change: mean difference to the pictures without a person's word, at the head and elsewhere.
+    """
     encoders = systems.folder / FACES
     mappings = {"with": None, "without": load_face2diffusion(without, encoders)}
     result = {}
     rows = torch.tensor(rows_of(evaluation))
     owner = rows // len(evaluation.labels)
+    plain = draw(evaluation, systems.makers["no reference"](), 4, adults(evaluation))
+    head = region_masks(around(evaluation.yardsticks.find(plain)), evaluation.size)[:, None]
     for name, words in mappings.items():
-        system = systems.face2diffusion(words)
-        cosines, values = read(evaluation, draw(evaluation, system, 4, adults(evaluation)))
+        pictures = draw(evaluation, systems.face2diffusion(words), 4, adults(evaluation))
+        change = (pictures - plain).abs().mean(1, keepdim=True)
+        result[f"{name}_cgdr_change_at_head"] = change[head].mean().item()
+        result[f"{name}_cgdr_change_elsewhere"] = change[~head].mean().item()
+        cosines, values = read(evaluation, pictures)
         result[f"{name}_cgdr_similarity"] = cosines.gather(1, owner[:, None]).mean().item()
         result[f"{name}_cgdr_identification"] = _share(cosines.argmax(1) == owner)
         for what in ("background", "clothes", "expression"):
             truth = evaluation.cast.truth[what][rows]
             result[f"{name}_cgdr_{what}"] = _share(values[what] == truth)
     return result
+
+
+def around(boxes: Tensor) -> Tensor:
+    """Face boxes (B, 4), larger by a quarter of their side at every edge: with the hair."""
+    margin = (boxes[:, 2:] - boxes[:, :2]) / 4
+    return torch.cat([boxes[:, :2] - margin, boxes[:, 2:] + margin], 1)
 
 
 def expressions(evaluation, words: Face2Diffusion) -> dict[str, float]:
@@ -94,6 +108,8 @@ def expressions(evaluation, words: Face2Diffusion) -> dict[str, float]:
     def photo_for(number: int) -> Identity:
         """Of anybody else, with the expression that this picture shall have."""
         fits = ((shown == number % kinds) & (owner != number // each)).nonzero()[:, 0]
+        if not len(fits):
+            raise ValueError(f"Too few people: of {len(cast.crops)} no other one looks like that.")
         return identity_of(photos[fits[number % len(fits)]][None])
 
     def system(told: list[str], has_photo: bool) -> System:

@@ -27,6 +27,10 @@ from training.pictures import save_grid
 log = logging.getLogger("flashface.training")
 
 SHOWN = 6  # people in the grid
+SHORT = {
+    "Face Fusion, training-free": "Fusion, untrained",
+    "FaceStudio, style image": "FaceStudio, image",
+}
 COLUMNS = (
     "similarity",
     "identification",
@@ -109,7 +113,7 @@ def save_pictures(path: Path, evaluation, drawn: dict[str, Tensor]) -> None:
     kinds = list(dict.fromkeys(evaluation.labels))
     numbers = [n * each + evaluation.labels.index(kinds[n % len(kinds)]) for n in people]
     rows = [[pictures[number] for pictures in drawn.values()] for number in numbers]
-    save_grid(path, [evaluation.crops(n) for n in people], rows, list(drawn))
+    save_grid(path, [evaluation.crops(n) for n in people], rows, [SHORT.get(n, n) for n in drawn])
 
 
 def main() -> None:
