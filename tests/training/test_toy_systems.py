@@ -114,7 +114,7 @@ def test_every_system_stands_in_the_table(folder, evaluation, monkeypatch):
 def test_every_claim_is_measured(folder, evaluation, monkeypatch):
     """Of weights that know nothing yet: that numbers come out, and are shares."""
     monkeypatch.setattr(ToyEvaluation, "settings", evaluation.settings._replace(steps=2))
-    people = ToyEvaluation(4, 1)  # among four are all expressions
+    people = ToyEvaluation(2, 1)
     systems = contestants.Systems(people, folder)
     found = claims.all_of(people, systems, folder / contestants.MAPPING)
     assert all(-1 <= value <= 1 for value in found.values())

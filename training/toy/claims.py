@@ -24,6 +24,7 @@ from .contestants import (
     FACES,
     MAPPING,
     PLACEHOLDER,
+    STRANGER,
     STUDIO,
     Conditioned,
     System,
@@ -32,6 +33,9 @@ from .contestants import (
     style_image,
     with_person,
 )
+from .draw import CROP, face_crop
+from .draw import draw as draw_people
+from .people import People
 from .scenes import PARTS, Scenes, captions
 from .together import NEIGHBOURS
 
@@ -99,18 +103,14 @@ def expressions(evaluation, words: Face2Diffusion) -> dict[str, float]:
     negative = [[models.encode_text([""]), {}]]
     silent = captions(cast.scenes, [part for part in PARTS if part != "expression"])
     kinds = len(Scenes.names("expression"))
-    rows, each = rows_of(evaluation), len(evaluation.labels)
-    photos = cast.crops.flatten(0, 1)
-    with torch.no_grad():
-        shown = evaluation.yardsticks.look(photos)[1]["expression"].argmax(1)
-    owner = torch.arange(len(photos)) // cast.crops.shape[1]
+    rows = rows_of(evaluation)
 
     def photo_for(number: int) -> Identity:
-        """Of anybody else, with the expression that this picture shall have."""
-        fits = ((shown == number % kinds) & (owner != number // each)).nonzero()[:, 0]
-        if not len(fits):
-            raise ValueError(f"Too few people: of {len(cast.crops)} no other one looks like that.")
-        return identity_of(photos[fits[number % len(fits)]][None])
+        """Of a stranger, with the expression that this picture shall have."""
+        scene = Scenes.draw_from(0, "test", [STRANGER + number])
+        scene = scene.with_values(age="adult", expression=number % kinds)
+        person = People.draw_from(0, "test", [STRANGER + number])
+        return identity_of(face_crop(*draw_people(person, scene), CROP))
 
     def system(told: list[str], has_photo: bool) -> System:
         def condition(identity, numbers, guidance):
