@@ -8,12 +8,12 @@ from dataclasses import replace
 import comfy.sd
 import pytest
 import torch
-from comfy_extras.nodes_context_windows import ContextWindowsManualNode
 from comfy_extras.nodes_freelunch import FreeU, FreeU_V2
 from comfy_extras.nodes_hypertile import HyperTile
 from comfy_extras.nodes_tomesd import TomePatchModel
 from flashface_pack.flashface_core.reference_net import feature_maps
 from support.control import lora_state
+from support.core_calls import context_windows
 from support.harness import Guidance, apply_features, load_flashface, relative_error
 from support.image_prompt import image_prompt, louder_prompt
 from support.sampling import classic, face_step, guided, ksampler, noise, noisy
@@ -155,8 +155,7 @@ def test_an_image_prompt_in_context_windows(flashface):
     """There the branch with the face is computed apart, after the guider's own calls."""
 
     def patched(model):
-        settings = (12, 4, "standard_static", 1, False, "pyramid", 2)
-        return ContextWindowsManualNode.execute(image_prompt(model, 0.7), *settings).args[0]
+        return context_windows(image_prompt(model, 0.7), 12, 4, 2)
 
     graph, features = replace(flashface, model=patched(flashface.model)), flashface.features()
     x = noisy(flashface.model, noise(7, 1, 20, 20), LATE)

@@ -5,7 +5,6 @@ from dataclasses import replace
 import comfy.hooks
 import pytest
 import torch
-from comfy_extras.nodes_context_windows import ContextWindowsManualNode
 from comfy_extras.nodes_differential_diffusion import DifferentialDiffusion
 from comfy_extras.nodes_easycache import EasyCacheNode, LazyCacheNode
 from comfy_extras.nodes_eps import EpsilonScaling
@@ -13,6 +12,7 @@ from comfy_extras.nodes_fresca import FreSca
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 from comfy_extras.nodes_model_downscale import PatchModelAddDownscale
 from support.control import lora_state
+from support.core_calls import context_windows
 from support.harness import (
     Guidance,
     Place,
@@ -143,8 +143,7 @@ def test_lcm_sampling_with_its_own_timesteps(flashface):
 
 def windows(dim):
     """12 latent pixels each, 4 shared with the next."""
-    settings = (12, 4, "standard_static", 1, False, "pyramid", dim)
-    return lambda model: ContextWindowsManualNode.execute(model, *settings).args[0]
+    return lambda model: context_windows(model, 12, 4, dim)
 
 
 @pytest.mark.parametrize("place", [None, PLACE], ids=["anywhere", "placed"])

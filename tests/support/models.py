@@ -1,5 +1,6 @@
 """Other people's MODELs: a community SD1.5 at a checkpoint's size, a small SDXL and Flux, a VAE."""
 
+import comfy.ldm.flux.model
 import comfy.model_detection
 import comfy.sd
 import comfy.supported_models
@@ -8,6 +9,7 @@ import torch
 from flashface_pack.flashface_core.comfy_adapter.load import make_patcher
 
 from .control import seeded_like
+from .core_calls import known_to
 
 
 def community_model(model, seed: int):
@@ -90,7 +92,7 @@ def flux_model():
         "theta": 10000,
         "qkv_bias": True,
         "guidance_embed": True,
-    }
+    } | known_to(comfy.ldm.flux.model.FluxParams, txt_ids_dims=[])
     return _patcher(comfy.supported_models.Flux(config), {})
 
 

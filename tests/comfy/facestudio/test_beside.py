@@ -3,7 +3,6 @@
 import comfy.lora
 import pytest
 import torch
-from comfy_extras.nodes_context_windows import ContextWindowsManualNode
 from comfy_extras.nodes_model_merging import ModelMergeSimple
 from flashface_pack.flashface_core.comfy_adapter.cross_attention import check_attention
 from flashface_pack.flashface_core.comfy_adapter.facestudio import load_facestudio
@@ -15,6 +14,7 @@ from flashface_pack.nodes.apply import FlashFaceApply
 from flashface_pack.nodes.features import FlashFaceEncode
 from safetensors.torch import save_file
 from support.control import lora_state, random_controlnet
+from support.core_calls import context_windows
 from support.facestudio import METADATA, facestudio_state, person, write_facestudio
 from support.facestudio_pictures import (
     BOTTOM,
@@ -38,8 +38,7 @@ import nodes
 
 def windows(model, length: int, dim: int):
     """Core's context windows, beside each other."""
-    settings = (length, 0, "standard_static", 1, False, "pyramid", dim)
-    return ContextWindowsManualNode.execute(model, *settings).args[0]
+    return context_windows(model, length, 0, dim)
 
 
 def test_context_windows_take_their_piece_of_the_regions(model, studio):
