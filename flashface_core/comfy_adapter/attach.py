@@ -12,6 +12,7 @@ from ..errors import FlashFaceError
 from ..features import FaceFeatures
 from ..reference_net import ReferenceNetwork
 from ..rows import RowReferences
+from .devices import check_device, refuse_other_devices
 from .reference import ReferenceNet
 
 KEY = "flashface"
@@ -43,6 +44,7 @@ def attach_reference_net(model, net: ReferenceNet, features: FaceFeatures | None
     if features is not None and features.has_effect:
         put_first(model, {"input_block_patch": make_position_patch(net.network)}, {})
     model.set_additional_models(KEY, [net.patcher])
+    refuse_other_devices(model, KEY)
     model.set_attachments(KEY, Attachment(net, patches, features))
     return model
 
@@ -106,6 +108,7 @@ def check_fit(model, net: ReferenceNet) -> None:
     has that of other weights."""
     unet = model.model.diffusion_model
     kind = type(model.model).__name__
+    check_device(model, net)
     blocks = transformer_blocks(unet)
     context = context_widths(blocks)
     if context != {net.context_width}:

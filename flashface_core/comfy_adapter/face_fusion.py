@@ -19,7 +19,7 @@ from ..systems.face_fusion import FaceProjection, face_tokens
 from ..systems.face_fusion_file import CLEAN, CURRENT_STEP, FaceFusionFile, read_face_fusion
 from .attach import transformer_block
 from .from_model import FAMILIES, LiveReferenceNet
-from .load import make_patcher
+from .load import loaded_by, make_patcher
 from .reference import LatentCaches, PhotoEncoder
 
 TRAINING_FREE = "none (training-free)"
@@ -70,7 +70,13 @@ def _projections(file: FaceFusionFile) -> nn.ModuleDict:
 
 def load_face_fusion(path: str | Path) -> FaceFusion:
     """Raises FlashFaceError for any other file."""
-    return FaceFusion(read_face_fusion(path))
+    fusion = FaceFusion(read_face_fusion(path))
+    loaded_by(fusion.patcher, _load_patcher, path)
+    return fusion
+
+
+def _load_patcher(path: str | Path, disable_dynamic: bool = False):
+    return make_patcher(_projections(read_face_fusion(path)), disable_dynamic)
 
 
 @dataclass(frozen=True, eq=False)

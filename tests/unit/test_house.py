@@ -20,6 +20,7 @@ ORDER = [
     "identity",
     "mix",
     "checkpoint_file",
+    "strict_load",
     "identity_file",
     "faces",
     "likeness",
