@@ -154,8 +154,8 @@ def _build_network(checkpoint: Checkpoint, settings: _Settings, disable_dynamic:
             raise FlashFaceError(f"{checkpoint.name}: reference attention at {site} has no q.")
         widths[site] = parts["q.weight"].shape[0]
         state |= {f"attention.{site_name(site)}.{key}": value for key, value in parts.items()}
-    picked = comfy.ops.pick_operations(settings.dtype, settings.compute_dtype)
-    operations = cast(Any, picked)
+    # RA runs inside of any MODEL, in that one's dtype, which a node may change after loading.
+    operations = cast(Any, comfy.ops.manual_cast)
     try:
         unet = UNetModel(**settings.model_config.unet_config, operations=operations)
     except _STUMBLES as error:
