@@ -39,6 +39,7 @@ PINS = {
         "matplotlib==3.10.9; python_version < '3.11'",  # training/
         "matplotlib==3.11.2; python_version >= '3.11'",
         "pytest==9.2.0",
+        "pytest-xdist==3.8.0",  # .ci/run
         "playwright==1.65.2",
         "pyright[nodejs]==1.1.414",
         "ruff==0.17.5",
