@@ -4,10 +4,11 @@ from comfy_api.latest import io
 
 from ..flashface_core.comfy_adapter.apply import apply_features
 from ..flashface_core.guidance import Guidance
+from .base import FlashFaceNode
 from .sockets import CATEGORY, FaceFeatures, FaceGuidance
 
 
-class FlashFaceApply(io.ComfyNode):
+class FlashFaceApply(FlashFaceNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(

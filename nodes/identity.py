@@ -5,13 +5,14 @@ from comfy_api.latest import io
 from ..flashface_core.faces.select import NO_FACE, SELECT, make_identity
 from ..flashface_core.identity import one_person
 from ..flashface_core.place import Place, mask_to_bool
+from .base import FlashFaceNode
 from .sockets import CATEGORY, BoundingBox, FaceDetector, FaceIdentity
 
 REFERENCE_WEIGHT = ["as four photos", "as given"]
 ATTENTION = ["whole image", "inside the region"]
 
 
-class FlashFaceIdentity(io.ComfyNode):
+class FlashFaceIdentity(FlashFaceNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -120,7 +121,7 @@ class FlashFaceIdentity(io.ComfyNode):
         return io.NodeOutput(made.identity, made.faces, made.preview, made.count)
 
 
-class FlashFaceIdentityPlace(io.ComfyNode):
+class FlashFaceIdentityPlace(FlashFaceNode):
     @classmethod
     def define_schema(cls):
         def fraction(name: str, default: float, low: float, tooltip: str):

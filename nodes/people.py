@@ -4,10 +4,11 @@ from comfy_api.latest import io
 
 from ..flashface_core.identity import join_people, one_person
 from ..flashface_core.mix import mix_identities
+from .base import FlashFaceNode
 from .sockets import CATEGORY, FaceIdentity
 
 
-class FlashFaceIdentityMix(io.ComfyNode):
+class FlashFaceIdentityMix(FlashFaceNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -38,7 +39,7 @@ class FlashFaceIdentityMix(io.ComfyNode):
         return io.NodeOutput(mix_identities(a, b, ratio))
 
 
-class FlashFaceIdentityGroup(io.ComfyNode):
+class FlashFaceIdentityGroup(FlashFaceNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(

@@ -9,12 +9,13 @@ from comfy_api.latest import io, ui
 from ..flashface_core.identity import one_person
 from ..flashface_core.identity_file import load_identity, save_identity
 from . import folders
+from .base import FlashFaceNode
 from .sockets import CATEGORY, FaceIdentity
 
 FOLDER = "identities"
 
 
-class FlashFaceIdentitySave(io.ComfyNode):
+class FlashFaceIdentitySave(FlashFaceNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -42,7 +43,7 @@ class FlashFaceIdentitySave(io.ComfyNode):
         return io.NodeOutput(ui=ui.PreviewText(f"{len(person.references)} photos in {path}"))
 
 
-class FlashFaceIdentityLoad(io.ComfyNode):
+class FlashFaceIdentityLoad(FlashFaceNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.server import add_node, inputs, node_id, small_workflow, start_server
+from support.server import add_node, complaint, inputs, node_id, small_workflow, start_server
 
 pytestmark = pytest.mark.server
 
@@ -176,14 +176,6 @@ BAD = {
         ["no photo left", "FlashFaceIdentity", "use whole image"],
     ),
 }
-
-
-def complaint(server, workflow) -> str:
-    """What the user reads: the lines that name a node."""
-    with pytest.raises(RuntimeError) as caught:
-        server.prompt(workflow, timeout=60)
-    (line,) = re.findall(r"^node \d+ \(.*$", str(caught.value), re.MULTILINE)
-    return line
 
 
 @pytest.mark.parametrize("case", BAD)
