@@ -1,12 +1,17 @@
 """FlashFaceIdentity and what shapes an identity: who is drawn, and where."""
 
+import logging
+
 from comfy_api.latest import io
+from comfy_execution.utils import get_executing_context
 
 from ..flashface_core.faces.select import NO_FACE, SELECT, make_identity
 from ..flashface_core.identity import one_person
 from ..flashface_core.place import Place, mask_to_bool
 from .base import FlashFaceNode
 from .sockets import CATEGORY, BoundingBox, FaceDetector, FaceIdentity
+
+log = logging.getLogger("flashface")
 
 REFERENCE_WEIGHT = ["as four photos", "as given"]
 ATTENTION = ["whole image", "inside the region"]
@@ -105,6 +110,7 @@ class FlashFaceIdentity(FlashFaceNode):
         boxes=None,
         append_to=None,
     ) -> io.NodeOutput:
+        tell_of_list()
         made = make_identity(
             image,
             select=select,
@@ -119,6 +125,17 @@ class FlashFaceIdentity(FlashFaceNode):
             append_to=append_to,
         )
         return io.NodeOutput(made.identity, made.faces, made.preview, made.count)
+
+
+def tell_of_list() -> None:
+    """Core runs a node once per entry where an input is a list, which a canvas hardly shows."""
+    context = get_executing_context()
+    if context is not None and context.list_index == 1:  # the second of any number
+        log.warning(
+            "FlashFace Identity was given a list, so it makes one person of every entry. For one "
+            "person connect the photos as a batch: Rebatch Images with a batch_size of at least "
+            "their number makes one, and append_to takes photos of other sizes."
+        )
 
 
 class FlashFaceIdentityPlace(FlashFaceNode):

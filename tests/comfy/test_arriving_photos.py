@@ -1,8 +1,12 @@
 """Photos that arrive otherwise than their owner thinks."""
 
+import asyncio
+
+import execution
 import numpy as np
 import pytest
 import torch
+from comfy_extras.nodes_rebatch import ImageRebatch
 from flashface_pack.flashface_core.errors import FlashFaceError
 from flashface_pack.nodes.identity import FlashFaceIdentity
 from PIL import Image
@@ -44,9 +48,19 @@ BLANK = {
 }
 
 
-def make(images, no_face="error", weight=1.0, **sockets):
-    settings = ("largest", 0, 0.0, no_face, weight, "as four photos", "")
-    return FlashFaceIdentity.execute(images, *settings, **sockets).args
+SETTINGS = dict(
+    select="largest",
+    index=0,
+    crop_margin=0.0,
+    no_face="error",
+    weight=1.0,
+    reference_weight="as four photos",
+    name="",
+)
+
+
+def make(images, **given):
+    return FlashFaceIdentity.execute(images, **(SETTINGS | given)).args
 
 
 @pytest.mark.parametrize("kind", BLANK)
@@ -88,3 +102,23 @@ def test_a_grey_file_is_taken_as_it_is_or_refused(tmp_path, monkeypatch, dtype):
     (crop,) = [reference.crop for reference in make(image)[0].references]
     levels = grey_levels(np.uint8).astype(int)
     assert np.abs(crop.numpy()[..., 0].astype(int) - levels).max() <= 1
+
+
+def run_as_core_does(**inputs):
+    """The identities of lists of inputs."""
+    given = {name: [value] for name, value in SETTINGS.items()} | inputs
+    work = execution._async_map_node_over_list(
+        "prompt", "1", FlashFaceIdentity, given, FlashFaceIdentity.FUNCTION
+    )
+    return [output.args[0] for output in asyncio.run(work)]
+
+
+def test_a_list_of_photos_makes_a_person_of_each_and_one_line_says_so(caplog):
+    batch = torch.rand(4, SIZE, SIZE, 3)
+    four = run_as_core_does(image=ImageRebatch.execute([batch], [1]).args[0])
+    assert [len(person.references) for person in four] == [1, 1, 1, 1]
+    (line,) = [r.getMessage() for r in caplog.records if r.name == "flashface"]
+    assert "one person of every entry" in line and "as a batch" in line and "append_to" in line
+    caplog.clear()
+    (one,) = run_as_core_does(image=ImageRebatch.execute(list(batch.split(1)), [4]).args[0])
+    assert len(one.references) == 4 and not caplog.records
