@@ -63,7 +63,7 @@ def load_identity(path: str | Path) -> Identity:
     if metadata.get("format") != FORMAT:
         raise FlashFaceError(
             f"{path.name} is no saved identity (format {metadata.get('format', 'unknown')!r}, "
-            f"expected {FORMAT!r}); choose a file that FlashFaceIdentitySave wrote."
+            f"expected {FORMAT!r}); choose a file that FlashFace Identity Save wrote."
         )
     version = metadata.get("version", "")
     if version != str(VERSION):

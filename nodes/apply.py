@@ -18,7 +18,7 @@ class FlashFaceApply(FlashFaceNode):
             description="Patches a MODEL so that every sampler draws the identity. Put LoRA before "
             "or after; bypass it and nothing is left behind.",
             inputs=[
-                io.Model.Input("model", tooltip="FlashFaceLoader's MODEL, or another SD1.5 one."),
+                io.Model.Input("model", tooltip="FlashFace Loader's MODEL, or another SD1.5 one."),
                 FaceFeatures.Input("features"),
                 FaceGuidance.Input(
                     "guidance", optional=True, tooltip="The authors' defaults when not connected."

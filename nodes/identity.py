@@ -25,7 +25,7 @@ class FlashFaceIdentity(FlashFaceNode):
             display_name="FlashFace Identity",
             category=CATEGORY,
             description="Photos of one person to an identity. Without detector and boxes each "
-            "image is taken as a face that is cropped already (core's ImageCrop makes one).",
+            "image is taken as a face that is cropped already (core's Image Crop makes one).",
             inputs=[
                 io.Image.Input("image", tooltip="One photo, or a batch of photos of one person."),
                 io.Combo.Input(
@@ -192,7 +192,7 @@ class FlashFaceIdentityPlace(FlashFaceNode):
             strength=strength,
             inside_region=attention == ATTENTION[1],
         )
-        person = one_person(identity, "FlashFaceIdentityPlace places one person")
+        person = one_person(identity, "FlashFace Identity Place places one person")
         return io.NodeOutput(person.with_place(place))
 
 

@@ -34,7 +34,8 @@ class FlashFaceIdentityMix(FlashFaceNode):
     @classmethod
     def execute(cls, identity_a, identity_b, ratio) -> io.NodeOutput:
         a, b = (
-            one_person(i, "FlashFaceIdentityMix mixes two people") for i in (identity_a, identity_b)
+            one_person(i, "FlashFace Identity Mix mixes two people")
+            for i in (identity_a, identity_b)
         )
         return io.NodeOutput(mix_identities(a, b, ratio))
 

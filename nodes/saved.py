@@ -37,7 +37,7 @@ class FlashFaceIdentitySave(FlashFaceNode):
 
     @classmethod
     def execute(cls, identity, filename) -> io.NodeOutput:
-        person = one_person(identity, "FlashFaceIdentitySave saves one person per file")
+        person = one_person(identity, "FlashFace Identity Save saves one person per file")
         folder = Path(folder_paths.get_folder_paths(FOLDER)[0])
         path = save_identity(person, folder, filename)
         return io.NodeOutput(ui=ui.PreviewText(f"{len(person.references)} photos in {path}"))
@@ -64,7 +64,7 @@ class FlashFaceIdentityLoad(FlashFaceNode):
     @classmethod
     def validate_inputs(cls, filename):
         advice = (
-            "save one with FlashFaceIdentitySave, or put the file there, and press R to refresh."
+            "save one with FlashFace Identity Save, or put the file there, and press R to refresh."
         )
         return folders.check(FOLDER, [filename], "saved identity", advice)
 
