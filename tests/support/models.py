@@ -12,12 +12,12 @@ from .control import seeded_like
 from .core_calls import known_to
 
 
-def community_model(model, seed: int):
+def community_model(model, seed: int, num_heads: int = 8):
     """An SD1.5 MODEL of the same topology with other weights, as core's own loader makes it."""
     like = model.model.diffusion_model.state_dict()
     weights = seeded_like(like, seed)
     config = comfy.model_detection.detect_unet_config(weights, "")
-    return _patcher(comfy.supported_models.SD15({**config, "num_heads": 8}), weights)
+    return _patcher(comfy.supported_models.SD15({**config, "num_heads": num_heads}), weights)
 
 
 def narrower_model(model):
