@@ -79,6 +79,10 @@ class StepPlan:
     face_guidance: float
     rescale: float
 
+    def strength_of(self, cond_list: str) -> float:
+        """Of the rows of one of the guider's cond lists."""
+        return self.positive if cond_list == "positive" else self.other
+
     @property
     def needs_features(self) -> bool:
         return any((self.positive, self.other, self.reference))

@@ -60,7 +60,9 @@ def gather_references(
 class RowReferences:
     """One UNet call: strength, position mask and regions of every row.
 
-    strengths: feature strength per row; 0: the row never computes with references.
+    strengths: feature strength per row, float (B,); rows of strength 0 never compute with
+    references. uniform: the strength of all of them where that is known beforehand; to ask a tensor
+    on a GPU is to wait for it.
     position: face-position mask (B, 1, H, W) at latent size, or None.
     regions: float (B, people, H, W) of 0 and 1, or None when every person is everywhere.
     level_strengths: what multiplies the strength at every site.
@@ -68,25 +70,29 @@ class RowReferences:
 
     def __init__(
         self,
-        strengths: Sequence[float],
+        strengths: torch.Tensor,
         position: torch.Tensor | None,
         regions: torch.Tensor | None,
         references: StepReferences | None,
         level_strengths: Mapping[Site, float],
-        device: torch.device,
+        uniform: float | None = None,
     ) -> None:
         self.position = position
         self.count = len(strengths)
         self._references = references
         self._level_strengths = level_strengths
-        active = [i for i, strength in enumerate(strengths) if strength != 0]
         self._index: torch.Tensor | None = None
-        if references is None or not active:
+        if references is None or uniform == 0:
             return
-        # Here and not at every site: to copy numbers to a GPU is to wait for it.
-        self._index = torch.tensor(active, device=device)
-        strength = torch.tensor([strengths[i] for i in active], device=device)
-        self._strength = strength[:, None, None]  # (R, 1, 1)
+        # Here and not at every site: copies to and from a GPU wait for it.
+        if uniform is None:
+            active = [i for i, strength in enumerate(strengths.tolist()) if strength != 0]
+            if not active:
+                return
+            self._index = torch.tensor(active, device=strengths.device)
+        else:
+            self._index = torch.arange(self.count, device=strengths.device)
+        self._strength = take_rows(strengths, self._index).float()[:, None, None]  # (R, 1, 1)
         self._regions = None if regions is None else take_rows(regions, self._index)
         self._covered: dict[tuple[int, int], Covered] = {}
 

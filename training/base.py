@@ -10,7 +10,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import nn
 
 from flashface_core.checkpoint import Checkpoint
-from flashface_core.comfy_adapter.attach import make_attention_patches
+from flashface_core.comfy_adapter.attach import make_reference_attention
 from flashface_core.comfy_adapter.load import build_flashface
 
 from .networks import Networks
@@ -25,8 +25,8 @@ class OnFrozenUNet(Networks):
         self.unet = cast(UNetModel, model.model.diffusion_model)
         self.reference_size = checkpoint.reference_size
         self.own_attention = net.network.attention
-        attention = make_attention_patches(net.network)
-        self.patches = {name: [patch] for name, patch in attention.items()}
+        attention = make_reference_attention(net.network)
+        self.patches = {name: [patch] for name, patch in attention.patches.items()}
 
     def predict(
         self, x: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor, **options

@@ -10,8 +10,8 @@ from torch import nn
 from flashface_core.checkpoint import Checkpoint, Site, published_state_dict
 from flashface_core.comfy_adapter.attach import (
     ROWS,
-    make_attention_patches,
-    make_position_patch,
+    make_position,
+    make_reference_attention,
 )
 from flashface_core.comfy_adapter.load import build_flashface
 from flashface_core.reference_attention import ReferenceKeys
@@ -94,11 +94,12 @@ class FlashFaceNetworks(Networks):
         self.network = net.network
         for part in ("middle_block", "time_embed", "out"):
             setattr(self.network.unet, part, getattr(self.target, part))
-        attention = make_attention_patches(self.network)
+        attention = make_reference_attention(self.network)
         self._trains_reference_net = True
         self._patches = {
-            **{name: [patch] for name, patch in attention.items()},
-            "input_block_patch": [make_position_patch(self.network)],
+            name: [patch]
+            for patches in (attention, make_position(self.network))
+            for name, patch in patches.patches.items()
         }
 
     def texts(self, batch: Batch) -> list[str]:

@@ -9,15 +9,12 @@ from comfy.patcher_extension import WrappersMP
 from ..errors import FlashFaceError
 from ..features import FaceFeatures
 from ..guidance import Guidance, plan_step
-from .attach import KEY, attach_reference_net, check_fit, hand_rows
-from .from_model import LiveReferenceNet, attach_extra_keys, check_shape, hand_extra_rows
-from .sampling import (
-    FLASHFACE,
-    add_reference_branch,
-    make_predict_noise,
-    make_row_data,
-    make_run,
-)
+from .attach import KEY, attach_reference_net, attach_rows, check_fit
+from .from_model import LiveReferenceNet, attach_extra_keys, attach_extra_rows, check_shape
+from .reference_branch import add_reference_branch
+from .row_conds import make_row_data
+from .sampling import check_timesteps, make_predict_noise, make_run
+from .step import FLASHFACE
 
 
 def apply_features(model, features: FaceFeatures, guidance: Guidance):
@@ -29,9 +26,9 @@ def apply_features(model, features: FaceFeatures, guidance: Guidance):
     check: Callable
     attach: Callable
     if isinstance(net, LiveReferenceNet):
-        check, attach, hand_over = check_shape, attach_extra_keys, hand_extra_rows
+        check, attach, attach_row_data = check_shape, attach_extra_keys, attach_extra_rows
     else:
-        check, attach, hand_over = check_fit, attach_reference_net, hand_rows
+        check, attach, attach_row_data = check_fit, attach_reference_net, attach_rows
     attachment = model.get_attachment(KEY)
     if attachment is not None and attachment.features is not None:
         raise FlashFaceError(
@@ -39,6 +36,7 @@ def apply_features(model, features: FaceFeatures, guidance: Guidance):
             "join their identities with FlashFaceIdentityGroup and apply once."
         )
     check(model, net)
+    check_timesteps(FLASHFACE.node, model.get_model_object("model_sampling"))
     if guidance.is_off:
         return model.clone()
     model = attach(model, net, features)
@@ -52,7 +50,7 @@ def apply_features(model, features: FaceFeatures, guidance: Guidance):
         (WrappersMP.PREPARE_SAMPLING, make_memory_estimate(features, branches=3)),
         (WrappersMP.PREDICT_NOISE, make_predict_noise(FLASHFACE, features, plan, window)),
         (WrappersMP.CALC_COND_BATCH, add_reference_branch),
-        (WrappersMP.DIFFUSION_MODEL, make_row_data(FLASHFACE, levels, hand_over)),
+        (WrappersMP.APPLY_MODEL, make_row_data(FLASHFACE, levels, attach_row_data)),
     ):
         model.add_wrapper_with_key(kind, KEY, wrapper)
     return model

@@ -1,11 +1,12 @@
 """The patches that make a MODEL carry reference attention, and the check that they fit it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from comfy.ldm.modules.attention import optimized_attention
+from comfy.patcher_extension import WrappersMP
 
 from ..checkpoint import Site
 from ..errors import FlashFaceError
@@ -13,6 +14,7 @@ from ..features import FaceFeatures
 from ..reference_net import ReferenceNetwork
 from ..rows import RowReferences
 from .reference import ReferenceNet
+from .untraced import Action, make_announcement, run_action
 
 KEY = "flashface"
 ROWS = "flashface_rows"
@@ -38,12 +40,17 @@ def attach_reference_net(model, net: ReferenceNet, features: FaceFeatures | None
     """A clone of MODEL with the reference attention of `net` (in place of another set of it)."""
     model = model.clone()
     previous: Attachment | None = model.get_attachment(KEY)
-    patches = make_attention_patches(net.network)
-    put_first(model, patches, {} if previous is None else previous.patches)
+    attention = make_reference_attention(net.network)
+    put_first(model, attention.patches, {} if previous is None else previous.patches)
+    actions = attention.actions
     if features is not None and features.has_effect:
-        put_first(model, {"input_block_patch": make_position_patch(net.network)}, {})
+        position = make_position(net.network)
+        put_first(model, position.patches, {})
+        actions = {**actions, **position.actions}
+    model.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, KEY)
+    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, make_announcement(actions))
     model.set_additional_models(KEY, [net.patcher])
-    model.set_attachments(KEY, Attachment(net, patches, features))
+    model.set_attachments(KEY, Attachment(net, attention.patches, features))
     return model
 
 
@@ -60,18 +67,19 @@ def put_first(model, patches: Mapping[str, Callable], replaced: Mapping[str, Cal
         lists[name] = [patch, *others]
 
 
-def make_attention_patches(network: ReferenceNetwork) -> dict[str, Callable]:
-    """The patches that add RA to the blocks that have it, by the lists they belong to."""
+class PatchSet(NamedTuple):
+    """patches: by the lists they belong to. actions: what they do, by name, for `untraced`."""
 
-    def keep_y(n, context, value, extra_options):
-        extra_options[Y] = n  # a dictionary of this one block call
-        return n, context, value
+    patches: Mapping[str, Callable]
+    actions: Mapping[str, Action]
 
-    def add_reference_attention(x, extra_options):
-        site = (*extra_options["block"], extra_options.get("block_index", 0))
-        y = extra_options.pop(Y, None)
-        if y is None or site not in network.sites:
-            return x
+
+def make_reference_attention(network: ReferenceNetwork) -> PatchSet:
+    """The patches that add RA to the blocks that have it."""
+
+    def add_reference_attention(tensors, extra_options):
+        x, y = tensors
+        site = site_of(extra_options)
         attention = network.attention_at(site)
         rows: RowReferences | None = extra_options.get(ROWS)
         core_attention = partial(optimized_attention, transformer_options=extra_options)
@@ -81,24 +89,54 @@ def make_attention_patches(network: ReferenceNetwork) -> dict[str, Callable]:
         references, strength, index = rows.at(site, size)
         return x + attention(y, references, strength, index, core_attention)
 
-    return {"attn1_patch": keep_y, "middle_patch": add_reference_attention}
+    return make_middle_patches("flashface_attention", Y, network.sites, add_reference_attention)
 
 
-def hand_rows(options: dict, rows: RowReferences, unet: Any) -> dict:
+def make_middle_patches(name: str, key: str, sites: Container[Site], action: Action) -> PatchSet:
+    """Patches that call action([x, y], extra_options) right after self-attention's residual sum.
+
+    x: (B, L, C), y: norm1's output, which is kept under `key`; for blocks at `sites` only.
+    """
+
+    def keep_y(n, context, value, extra_options):
+        extra_options[key] = n  # a dictionary of this one block call
+        return n, context, value
+
+    def act(x, extra_options):
+        y = extra_options.pop(key, None)
+        if y is None or site_of(extra_options) not in sites:
+            return x
+        return run_action(name, action, [x, y], extra_options)
+
+    return PatchSet({"attn1_patch": keep_y, "middle_patch": act}, {name: action})
+
+
+def site_of(extra_options: Mapping[str, Any]) -> Site:
+    return (*extra_options["block"], extra_options.get("block_index", 0))
+
+
+def attach_rows(options: dict, rows: RowReferences, unet: Any) -> dict:
     """transformer_options of one UNet call for these patches."""
     return {**options, ROWS: rows}
 
 
-def make_position_patch(network: ReferenceNetwork):
-    """input_block_patch: the fifth input channel of the first convolution, which is linear."""
+def make_position(network: ReferenceNetwork) -> PatchSet:
+    """The fifth input channel of the first convolution, which is linear."""
+    name = "flashface_position"
 
-    def add_position(h, transformer_options):
+    def add_position(tensors, transformer_options):
+        (h,) = tensors
         rows: RowReferences | None = transformer_options.get(ROWS)
-        if transformer_options["block"] != ("input", 0) or rows is None or rows.position is None:
+        if rows is None or rows.position is None:
             return h
         return h + network.position(rows.position.to(h))
 
-    return add_position
+    def act(h, transformer_options):
+        if transformer_options["block"] != ("input", 0):
+            return h
+        return run_action(name, add_position, [h], transformer_options)
+
+    return PatchSet({"input_block_patch": act}, {name: add_position})
 
 
 def check_fit(model, net: ReferenceNet) -> None:

@@ -3,6 +3,25 @@
 import torch
 
 from ..errors import FlashFaceError
+from .attach import PatchSet
+from .untraced import Action, run_action
+
+
+def make_cross_attention_patches(name: str, key: str, action: Action) -> PatchSet:
+    """Patches that call action([out, n, context, value], extra_options) behind cross-attention.
+
+    out: (B, L, C), what comes out of it; the others: what goes into it, kept under `key`.
+    """
+
+    def keep_inputs(n, context, value, extra_options):
+        extra_options[key] = n, context, value  # a dictionary of this one block call
+        return n, context, value
+
+    def act(out, extra_options):
+        inputs = extra_options.pop(key, None)
+        return out if inputs is None else run_action(name, action, [out, *inputs], extra_options)
+
+    return PatchSet({"attn2_patch": keep_inputs, "attn2_output_patch": act}, {name: action})
 
 
 def check_attention(

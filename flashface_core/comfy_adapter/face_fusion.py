@@ -22,6 +22,7 @@ from .attach import transformer_block
 from .from_model import FAMILIES, LiveReferenceNet
 from .load import make_patcher
 from .reference import PhotoEncoder
+from .untraced import plain_unet
 
 TRAINING_FREE = "none (training-free)"
 AS_TRAINED = "as trained"
@@ -161,7 +162,7 @@ class FusionNet(FusionEncoder, LiveReferenceNet):
                 face = face_tokens(reference.face, (side, side))[0]
                 tokens[side] = face.nonzero()[:, 0].to(device)
             chosen = seen.index_select(1, tokens[side])
-            keys_values[site] = self.fusion.project(model.diffusion_model, site, chosen)
+            keys_values[site] = self.fusion.project(plain_unet(model), site, chosen)
         return keys_values
 
     def _network_input(self, photo: FusionPhoto, timestep: float, sampling):

@@ -5,8 +5,6 @@ none where nobody is seen. So the plain MODEL is the plain MODEL to the bit.
 """
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import torch
 from comfy.patcher_extension import WrappersMP
@@ -16,14 +14,17 @@ from ..guidance import StepPlan, check_percents
 from ..rows import RowReferences, add_to_rows, take_rows
 from ..systems.face_fusion import fusion_change
 from .apply import make_memory_estimate, sigmas_between
-from .attach import transformer_block
-from .cross_attention import check_attention
+from .attach import PatchSet, site_of, transformer_block
+from .cross_attention import check_attention, make_cross_attention_patches
 from .face_fusion import AS_TRAINED, TRAINING_FREE, FusionNet, FusionPhotos
 from .from_model import Shape, live_settings, shape_of
-from .sampling import make_predict_noise, make_row_data, make_run, names_of
+from .row_conds import AttachRows, make_row_data
+from .sampling import check_timesteps, make_predict_noise, make_run
+from .step import System
+from .untraced import with_actions
 
 NODE = "FaceFusionApply"
-NAMES = names_of("face_fusion", NODE)
+FACE_FUSION = System("face_fusion", NODE)
 SEEN = "face_fusion_seen"
 
 
@@ -39,7 +40,7 @@ def apply_fusion(
 
     Raises FlashFaceError when photos, file and MODEL do not fit, or MODEL has Face Fusion already.
     """
-    if model.get_attachment(NAMES.key) is not None:
+    if model.get_attachment(FACE_FUSION.key) is not None:
         raise FlashFaceError(
             f"MODEL already carries photos from another {NODE}; for several people join their "
             "identities with FlashFaceIdentityGroup and apply once."
@@ -50,6 +51,7 @@ def apply_fusion(
     fusion = photos.fusion
     shape = shape_of(model, NODE, with_encoder=True)
     _check_fit(model, shape, photos)
+    check_timesteps(NODE, model.get_model_object("model_sampling"))
     settings = live_settings(model, shape, fusion.name)
     if fusion.reference_size is not None:
         settings["reference_size"] = fusion.reference_size
@@ -61,16 +63,16 @@ def apply_fusion(
     window = sigmas_between(model, start_percent, end_percent)
     sites = dict.fromkeys(shape.widths, 1.0)
     for kind, wrapper in (
-        (WrappersMP.OUTER_SAMPLE, make_run(NAMES)),
+        (WrappersMP.OUTER_SAMPLE, make_run(FACE_FUSION)),
         (WrappersMP.PREPARE_SAMPLING, make_memory_estimate(features, branches=2)),
-        (WrappersMP.PREDICT_NOISE, make_predict_noise(NAMES, features, _plan, window, False)),
-        (WrappersMP.DIFFUSION_MODEL, make_row_data(NAMES, sites, make_hand_over(strength))),
+        (WrappersMP.PREDICT_NOISE, make_predict_noise(FACE_FUSION, features, _plan, window, False)),
+        (WrappersMP.APPLY_MODEL, make_row_data(FACE_FUSION, sites, make_attach_rows(strength))),
     ):
         # Outside of FlashFaceApply's, whose third branch is made of rows that are marked by then.
-        model.wrappers[kind] = {NAMES.key: [wrapper], **model.wrappers.get(kind, {})}
+        model.wrappers[kind] = {FACE_FUSION.key: [wrapper], **model.wrappers.get(kind, {})}
     if fusion.patcher is not None:
-        model.set_additional_models(NAMES.key, [fusion.patcher])
-    model.set_attachments(NAMES.key, features)
+        model.set_additional_models(FACE_FUSION.key, [fusion.patcher])
+    model.set_attachments(FACE_FUSION.key, features)
     return model
 
 
@@ -102,35 +104,31 @@ def _check_fit(model, shape: Shape, photos: FusionPhotos) -> None:
             )
 
 
-def make_hand_over(strength: float) -> Callable[[dict, RowReferences, Any], dict]:
-    def hand_over(options: dict, rows: RowReferences, unet) -> dict:
+def make_attach_rows(strength: float) -> AttachRows:
+    def attach_rows(options: dict, rows: RowReferences, unet) -> dict:
         """transformer_options of one UNet call, with the patches that let its rows see faces."""
         if rows.see_nobody:
             return options
+        patches = make_fusion_patches(rows, unet, strength)
         lists = dict(options.get("patches", {}))
-        for name, patch in make_fusion_patches(rows, unet, strength).items():
+        for name, patch in patches.patches.items():
             lists[name] = [*lists.get(name, ()), patch]
-        return {**options, "patches": lists}
+        return with_actions({**options, "patches": lists}, patches.actions)
 
-    return hand_over
+    return attach_rows
 
 
-def make_fusion_patches(rows: RowReferences, unet, strength: float) -> dict[str, Callable]:
+def make_fusion_patches(rows: RowReferences, unet, strength: float) -> PatchSet:
     """Cross-attention with what other patches made of its inputs, and what the faces change."""
 
-    def keep_inputs(n, context, value, extra_options):
-        extra_options[SEEN] = n, context, value  # a dictionary of this one block call
-        return n, context, value
-
-    def add_faces(out, extra_options):
-        site = (*extra_options["block"], extra_options.get("block_index", 0))
-        inputs = extra_options.pop(SEEN, None)
+    def add_faces(tensors, extra_options):
+        out, *inputs = tensors
+        site = site_of(extra_options)
         size = tuple(extra_options["activations_shape"][-2:])
         references, _, index = rows.at(site, size)
-        if inputs is None or index is None:
+        if index is None:
             return out
-        n, context, _ = inputs
-        check_attention(NODE, rows.count, n, context, out)
+        check_attention(NODE, rows.count, *inputs[:2], out)
         n, context, value = (take_rows(tensor, index) for tensor in inputs)
         attn2 = transformer_block(unet, site).attn2
         q, k, v = attn2.to_q(n), attn2.to_k(context), attn2.to_v(value)
@@ -139,4 +137,4 @@ def make_fusion_patches(rows: RowReferences, unet, strength: float) -> dict[str,
         added = attn2.to_out(change) - attn2.to_out(torch.zeros_like(change[:1, :1]))
         return add_to_rows(out, index, added)
 
-    return {"attn2_patch": keep_inputs, "attn2_output_patch": add_faces}
+    return make_cross_attention_patches(FACE_FUSION.key, SEEN, add_faces)

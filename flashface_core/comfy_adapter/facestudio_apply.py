@@ -5,6 +5,8 @@ from comfy.patcher_extension import WrappersMP
 from ..errors import FlashFaceError
 from .facestudio import SOURCE, FaceStudio, Source
 from .facestudio_people import KEY, attach_people, cross_attentions
+from .row_conds import SAID
+from .step import entries
 
 PREFIX = "diffusion_model."
 
@@ -49,7 +51,9 @@ def make_source_check(source: Source):
                         f"of another FaceStudio file, {source.name}; connect one FaceStudioLoader "
                         "to both FaceStudioEncode and FaceStudioApply."
                     )
-        return executor(*args, **kwargs)
+        options = executor.class_obj.model_options.setdefault("transformer_options", {})
+        with entries(options, {SAID: options.get(SAID, set())}):
+            return executor(*args, **kwargs)
 
     return check_source
 

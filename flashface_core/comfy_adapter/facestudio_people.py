@@ -20,10 +20,14 @@ from ..errors import FlashFaceError
 from ..identity import Identity
 from ..place import Place
 from ..systems.facestudio import attend_to_identities, identities_at
-from .attach import transformer_blocks
-from .cross_attention import check_attention
+from .attach import site_of, transformer_blocks
+from .cross_attention import check_attention, make_cross_attention_patches
+from .row_conds import at_piece, check_rows, say_piece
+from .step import entries, swapped_conds
+from .untraced import call_unet, plain_unet, with_actions
 
 KEY = "facestudio"
+NODE = "FaceStudioApply"
 PEOPLE = "facestudio_people"  # in a CONDITIONING's options
 REGIONS, TOKENS = "facestudio_regions", "facestudio_tokens"  # what goes with every row
 PICTURE = "facestudio_picture"  # size of what is sampled, where core cuts it into windows
@@ -96,24 +100,32 @@ def attach_people(model) -> None:
     model.wrappers[kind] = {KEY: [mark_step], **model.wrappers.get(kind, {})}
     for kind, wrapper in (
         (WrappersMP.CALC_COND_BATCH, mark_call),
-        (WrappersMP.DIFFUSION_MODEL, find_rows),
+        (WrappersMP.APPLY_MODEL, find_rows),
     ):
         model.add_wrapper_with_key(kind, KEY, wrapper)
-    model.set_model_attn2_patch(keep_inputs)
-    model.set_model_attn2_output_patch(select_people)
+    patches = make_cross_attention_patches(KEY, INPUTS, select_people)
+    model.set_model_attn2_patch(_where_rows_are(patches.patches["attn2_patch"]))
+    model.set_model_attn2_output_patch(patches.patches["attn2_output_patch"])
+
+
+def _where_rows_are(keep_inputs):
+    def keep_where_rows_are(n, context, value, extra_options):
+        """attn2_patch: for the calls in which `find_rows` has found any."""
+        if ROWS in extra_options:
+            return keep_inputs(n, context, value, extra_options)
+        return n, context, value
+
+    return keep_where_rows_are
 
 
 def mark_step(executor, x, timestep, model_options, *args, **kwargs):
     """PREDICT_NOISE: nodes that copy conds inside of the step copy the marks."""
     guider = executor.class_obj
-    options = {**model_options.get("transformer_options", {}), PICTURE: tuple(x.shape)}
-    conds = guider.conds
-    guider.conds = {name: _marked(listed, x, options) for name, listed in conds.items()}
-    try:
-        model_options = {**model_options, "transformer_options": options}
-        return executor(x, timestep, model_options, *args, **kwargs)
-    finally:
-        guider.conds = conds
+    options = model_options.setdefault("transformer_options", {})
+    with entries(options, {PICTURE: tuple(x.shape)}):
+        marked = {name: _marked(listed, x, options) for name, listed in guider.conds.items()}
+        with swapped_conds(guider, marked):
+            return executor(x, timestep, model_options, *args, **kwargs)
 
 
 def mark_call(executor, model, conds, x_in, timestep, model_options, *args, **kwargs):
@@ -132,48 +144,43 @@ def _marked(conds: list[dict] | None, x: torch.Tensor, options: dict) -> list[di
 
 
 def _row(cond: dict, x: torch.Tensor, options: dict) -> dict[str, Any]:
+    """What a cond dict brings for its rows. Regions are those of the whole picture where x is a
+    piece of it and nobody knows where that lies; `find_rows` leaves them out."""
     people: People = cond[PEOPLE]
-    samples, _, height, width = whole = options.get(PICTURE, tuple(x.shape))
+    samples, _, height, width = options.get(PICTURE, tuple(x.shape))
     regions = people.regions(samples, height, width).to(x)
-    window = options.get("context_window")
-    if whole != tuple(x.shape) and window is not None:
-        regions = window.get_tensor(regions)
+    here = at_piece(regions, x, options)
     return {
-        REGIONS: comfy.conds.CONDNoiseShape(regions),
+        REGIONS: comfy.conds.CONDNoiseShape(regions if here is None else here),
         TOKENS: comfy.conds.CONDConstant(people.tokens),
     }
 
 
-def find_rows(executor, x, timesteps, context, y, control, transformer_options, *args, **kwargs):
-    """DIFFUSION_MODEL: what core brought along per row, to where the patches find it."""
+def find_rows(executor, x, t, c_concat, c_crossattn, control, transformer_options, **kwargs):
+    """APPLY_MODEL: what core brought along per row, to where the patches find it."""
+    options = transformer_options
     regions, tokens = kwargs.pop(REGIONS, None), kwargs.pop(TOKENS, None)
     if regions is not None and tokens is not None:
-        rows = Rows(regions, tokens, cross_attentions(executor.class_obj), {})
-        transformer_options = {**transformer_options, ROWS: rows}
-    return executor(x, timesteps, context, y, control, transformer_options, *args, **kwargs)
+        check_rows(NODE, x, regions)
+        here = at_piece(regions, x, options)
+        if here is None:
+            say_piece(NODE, x, options, "regions, every token attends to everybody's tokens")
+        else:
+            rows = Rows(here, tokens, cross_attentions(plain_unet(executor.class_obj)), {})
+            options = with_actions({**options, ROWS: rows}, {KEY: select_people})
+    return call_unet(executor, x, t, c_concat, c_crossattn, control, options, **kwargs)
 
 
-def keep_inputs(n, context, value, extra_options):
-    """attn2_patch"""
-    if ROWS in extra_options:
-        extra_options[INPUTS] = (n, context, value)  # a dictionary of this one block call
-    return n, context, value
-
-
-def select_people(n, extra_options):
-    """attn2_output_patch: the joint attention out, that to each token's own person in.
+def select_people(tensors, extra_options):
+    """The joint attention out, that to each token's own person in.
 
     Where no other pack changes the attention, what goes out is bit for bit what came in, so that
     nobody's tokens reach another's region. What others have added stays.
     """
-    rows: Rows | None = extra_options.get(ROWS)
-    inputs = extra_options.pop(INPUTS, None)
-    if rows is None or inputs is None:
-        return n
-    x, context, value = inputs
-    check_attention("FaceStudioApply", len(rows.regions), x, context, n)
-    site = (*extra_options["block"], extra_options.get("block_index", 0))
-    attn = rows.attentions[site]
+    n, x, context, value = tensors
+    rows: Rows = extra_options[ROWS]
+    check_attention(NODE, len(rows.regions), x, context, n)
+    attn = rows.attentions[site_of(extra_options)]
     attention = partial(
         optimized_attention, attn_precision=attn.attn_precision, transformer_options=extra_options
     )

@@ -5,12 +5,13 @@ LoRA that lie on it, and never a second copy. What is kept here is its shape.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import comfy.model_management
 import torch
+from comfy.patcher_extension import WrappersMP
 
 from ..checkpoint import Site, levels_of, site_depths
 from ..errors import FlashFaceError
@@ -22,12 +23,16 @@ from .attach import (
     KEY,
     UNET,
     Attachment,
+    PatchSet,
     context_widths,
+    make_middle_patches,
     put_first,
+    site_of,
     transformer_block,
     transformer_blocks,
 )
 from .reference import PhotoEncoder
+from .untraced import make_announcement, plain_unet
 
 log = logging.getLogger("flashface")
 
@@ -154,7 +159,8 @@ class LiveReferenceNet(PhotoEncoder):
         model,
     ) -> KeysValues:
         maps = self._feature_maps(features, reference.latent, timestep, device, model)
-        attention = {site: transformer_block(model.diffusion_model, site).attn1 for site in maps}
+        unet = plain_unet(model)
+        attention = {site: transformer_block(unet, site).attn1 for site in maps}
         return {
             site: (attention[site].to_k(y), attention[site].to_v(y)) for site, y in maps.items()
         }
@@ -175,7 +181,7 @@ class LiveReferenceNet(PhotoEncoder):
                 device=device,
             ).to(device, dtype)
         return feature_maps(
-            model.diffusion_model,
+            plain_unet(model),
             latent.to(device, dtype),
             timestep,
             features.context.to(device, dtype),
@@ -234,7 +240,10 @@ def attach_extra_keys(model, net: LiveReferenceNet, features: FaceFeatures):
     """A clone of MODEL whose self-attention sees the references; its RA, if any, stays."""
     model = model.clone()
     previous: Attachment | None = model.get_attachment(KEY)
-    put_first(model, make_extra_key_patches(net.shape.widths), {})
+    extra_keys = make_extra_keys(net.shape.widths)
+    put_first(model, extra_keys.patches, {})
+    announcement = make_announcement(extra_keys.actions)
+    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, announcement)
     attachment = Attachment(None, {}, features)
     if previous is not None:
         attachment = replace(previous, features=features)
@@ -242,24 +251,20 @@ def attach_extra_keys(model, net: LiveReferenceNet, features: FaceFeatures):
     return model
 
 
-def hand_extra_rows(options: dict, rows: RowReferences, unet: Any) -> dict:
+def attach_extra_rows(options: dict, rows: RowReferences, unet: Any) -> dict:
     """transformer_options of one UNet call for these patches."""
     return {**options, ROWS: rows, UNET: unet}
 
 
-def make_extra_key_patches(sites: Mapping[Site, Any]) -> dict[str, Callable]:
+def make_extra_keys(sites: Mapping[Site, Any]) -> PatchSet:
     """The patches that give self-attention the references of each row as extra keys."""
 
-    def keep_y(n, context, value, extra_options):
-        extra_options[Y] = n
-        return n, context, value
-
-    def see_references(x, extra_options):
-        site = (*extra_options["block"], extra_options.get("block_index", 0))
-        y = extra_options.pop(Y, None)
+    def see_references(tensors, extra_options):
+        x, y = tensors
         rows: RowReferences | None = extra_options.get(ROWS)
-        if y is None or rows is None or site not in sites:
+        if rows is None:
             return x
+        site = site_of(extra_options)
         size = tuple(extra_options["activations_shape"][-2:])
         references, strength, index = rows.at(site, size)
         if strength is None or index is None:
@@ -271,4 +276,4 @@ def make_extra_key_patches(sites: Mapping[Site, Any]) -> dict[str, Callable]:
         seen = add_extra_keys(attention, take_rows(y, index), references, strength)
         return add_to_rows(x, index, seen)
 
-    return {"attn1_patch": keep_y, "middle_patch": see_references}
+    return make_middle_patches("flashface_extra_keys", Y, sites, see_references)

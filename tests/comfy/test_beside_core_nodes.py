@@ -149,10 +149,9 @@ def test_the_other_at_zero_is_ours_alone(flashface, alone, name, setting):
     bare, ours = alone[setting]
     cores = relative_error(sample(off(flashface), setting), bare)
     for got in both_orders(with_face, off, flashface, setting):
-        if exact:
-            assert cores == 0 and torch.equal(got, ours)
-        else:
-            assert max(cores, relative_error(got, ours)) <= EQUAL
+        # A patch of others may tell rows apart, so the row with the face is in a call of its own.
+        assert relative_error(got, ours) <= EQUAL
+        assert cores == 0 if exact else cores <= EQUAL
 
 
 @every_setting

@@ -6,11 +6,19 @@ import comfy.model_management
 import pytest
 import torch
 from comfy.hooks import set_default_conds_and_combine
-from flashface_pack.flashface_core.comfy_adapter.sampling import POSITION, STRENGTH
-from support.harness import Guidance, Place, WrappersMP, apply_features, relative_error
+from support.harness import (
+    Guidance,
+    Place,
+    WrappersMP,
+    apply_features,
+    looks_on,
+    relative_error,
+)
 from support.sampling import (
     NEGATIVE,
+    POSITION,
     POSITIVE,
+    STRENGTH,
     TOKENS,
     classic,
     face_step,
@@ -129,7 +137,7 @@ def test_a_positive_area_that_core_copies_into_the_negative_counts_as_negative(f
         return executor(model, conds, *args)
 
     model = flashface.model.clone()
-    model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, "test_lists", watch_lists)
+    model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, "test_lists", looks_on(watch_lists))
     _, _, calls = result(graph, flashface.features(), LATE, model, batch=1)
     positive, negative = lists[0]
     assert set(negative) & set(positive), "core no longer copies; this test has lost its trap"
@@ -137,7 +145,7 @@ def test_a_positive_area_that_core_copies_into_the_negative_counts_as_negative(f
     strengths = {0: [], 1: [], 2: []}
     for call in calls:
         for branch, strength in zip(call["branches"], call[STRENGTH], strict=True):
-            strengths[branch].append(strength)
+            strengths[branch].append(round(float(strength), 6))
     lam = GUIDANCE.feature_strength
     assert strengths == {0: [0.0, 0.0], 1: [0.0, 0.0], 2: [lam, lam]}
 

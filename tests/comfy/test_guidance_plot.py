@@ -3,14 +3,13 @@
 import comfy.samplers
 import pytest
 import torch
-from flashface_pack.flashface_core.comfy_adapter.sampling import STRENGTH
 from flashface_pack.flashface_core.comfy_adapter.schedule import sampling_steps
 from flashface_pack.flashface_core.errors import FlashFaceError
 from flashface_pack.flashface_core.plot import plan_steps
 from flashface_pack.nodes.guidance import FlashFaceGuidance
 from flashface_pack.nodes.plot import FlashFaceGuidancePlot
-from support.harness import Guidance, WrappersMP, apply_features
-from support.sampling import ksampler
+from support.harness import Guidance, apply_features
+from support.sampling import STRENGTH, ksampler, watch_rows
 
 NUMBERS = dict(
     feature_strength=1.0,
@@ -28,19 +27,12 @@ NUMBERS = dict(
 
 def observed_strengths(flashface, guidance, steps: int, scheduler: str) -> list[dict]:
     """By step: the strength of branch 0 (positive), 1 (negative) and 2 (y_ref) in a real run."""
-    seen: list[dict] = []
-    model = flashface.model.clone()
-
-    def look(executor, x, timesteps, context, y, control, transformer_options, **kwargs):
-        branches = transformer_options["cond_or_uncond"]
-        # One picture, so one row per branch.
-        seen.append(dict(zip(branches, kwargs[STRENGTH], strict=True)))
-        return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
-
-    model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "test_look", look)
+    model, calls = watch_rows(flashface.model)
     model = apply_features(model, flashface.features(), guidance)
     ksampler(model, flashface.positive, flashface.negative, steps=steps, scheduler=scheduler)
-    return seen
+    # One picture, so one row per branch.
+    rows = (zip(call["branches"], call[STRENGTH].tolist(), strict=True) for call in calls)
+    return [{branch: round(strength, 6) for branch, strength in row} for row in rows]
 
 
 @pytest.mark.parametrize(

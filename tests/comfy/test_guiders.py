@@ -9,10 +9,10 @@ from comfy_extras.nodes_model_advanced import RescaleCFG
 from comfy_extras.nodes_pag import PerturbedAttentionGuidance
 from comfy_extras.nodes_perpneg import PerpNeg, PerpNegGuider
 from comfy_extras.nodes_sag import SelfAttentionGuidance
-from flashface_pack.flashface_core.comfy_adapter.sampling import STRENGTH
 from support.harness import Guidance, Place, apply_features, relative_error
 from support.sampling import (
     CFG,
+    STRENGTH,
     add_face,
     basic,
     classic,
@@ -158,7 +158,7 @@ def strengths_by_list(flashface, guider, guidance, timestep, batch=2) -> dict[in
         assert len(call[STRENGTH]) == call["rows"] == batch * len(call["branches"])
         for place, branch in enumerate(call["branches"]):
             rows = call[STRENGTH][place * batch : (place + 1) * batch]
-            found.setdefault(branch, set()).update(rows)
+            found.setdefault(branch, set()).update(round(row, 6) for row in rows.tolist())
     return found
 
 

@@ -13,7 +13,15 @@ from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 from comfy_extras.nodes_model_downscale import PatchModelAddDownscale
 from support.control import lora_state
 from support.core_calls import context_windows
-from support.harness import Guidance, Place, WrappersMP, apply_features, observe, relative_error
+from support.harness import (
+    Guidance,
+    Place,
+    WrappersMP,
+    apply_features,
+    looks_on,
+    observe,
+    relative_error,
+)
 from support.sampling import classic, empty_latent, face_step, guided, ksampler, noise
 
 import nodes
@@ -162,7 +170,7 @@ def test_nodes_find_the_step_in_the_list_of_noise_levels(flashface, scheduler):
         return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
 
     model = apply_features(flashface.model, flashface.features(), GUIDANCE)
-    model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "test_levels", watch)
+    model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "test_levels", looks_on(watch))
     prompts = flashface.positive, flashface.negative
     ksampler(model, *prompts, steps=4, scheduler=scheduler)
     assert steps == [[0], [1], [2], [3]]

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from flashface_pack.flashface_core.comfy_adapter.sampling import POSITION, place_tensors
+from flashface_pack.flashface_core.comfy_adapter.row_conds import place_tensors
 from support.harness import Guidance, Place, apply_features, relative_error
-from support.sampling import classic, guided, ksampler, noise, noisy, watch_rows
+from support.sampling import POSITION, classic, guided, ksampler, noise, noisy, watch_rows
 from support.scores import CountedScores
 
 EARLY = 951

@@ -13,12 +13,13 @@ def seeded_like(state: dict[str, torch.Tensor], seed: int) -> dict[str, torch.Te
     generator = torch.Generator().manual_seed(seed)
     values = {}
     for key, tensor in state.items():
+        # By name and shape alone: core's modules do not set the memory that they start with.
         value = torch.randn(tensor.shape, generator=generator)
         if tensor.ndim >= 2:
             value = value / math.sqrt(math.prod(tensor.shape[1:]))
         else:
             value = value * 0.02
-            if bool((tensor == 1).all()):  # the weight of a norm
+            if key.endswith("weight"):  # of a norm
                 value = value + 1
         values[key] = value
     return values

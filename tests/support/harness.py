@@ -8,6 +8,7 @@ import torch
 from flashface_pack.flashface_core.comfy_adapter.apply import apply_features
 from flashface_pack.flashface_core.comfy_adapter.load import load_flashface
 from flashface_pack.flashface_core.comfy_adapter.reference import content_hash
+from flashface_pack.flashface_core.comfy_adapter.step import FLASHFACE
 from flashface_pack.flashface_core.features import FaceFeatures, Person, ReferenceLatent
 from flashface_pack.flashface_core.guidance import Guidance
 from flashface_pack.flashface_core.place import Place
@@ -46,6 +47,13 @@ class Seen:
         return dict(zip(self.branches[call], chunks, strict=True))
 
 
+def looks_on(wrapper):
+    """A wrapper that passes for one of the pack's own: it changes nothing, and the rows of other
+    packs' wrappers are computed apart from ours."""
+    wrapper.__module__ = apply_features.__module__
+    return wrapper
+
+
 def observe(model) -> tuple[object, Seen]:
     """A clone whose steps are recorded from outside of every other wrapper, for Apply to go on."""
     model, seen = model.clone(), Seen()
@@ -62,7 +70,7 @@ def observe(model) -> tuple[object, Seen]:
         return result
 
     model.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, OBSERVER, steps)
-    model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, OBSERVER, calls)
+    model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, OBSERVER, looks_on(calls))
     return model, seen
 
 
@@ -96,12 +104,14 @@ def relative_error(got: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 __all__ = [
+    "FLASHFACE",
     "Guidance",
     "Place",
     "Seen",
     "apply_features",
     "cond",
     "load_flashface",
+    "looks_on",
     "make_features",
     "observe",
     "one_step",

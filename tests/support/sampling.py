@@ -8,9 +8,10 @@ from comfy_extras.nodes_custom_sampler import BasicGuider, CFGGuider
 
 import nodes
 
-from .harness import Guidance, WrappersMP, apply_features, cond
+from .harness import FLASHFACE, Guidance, WrappersMP, apply_features, cond, looks_on
 
 CFG = 7.5
+STRENGTH, POSITION, REGION = FLASHFACE.per_row
 TOKENS, WIDTH = 77, 768
 
 
@@ -144,17 +145,26 @@ def add_face(x, plain, y, y_ref, guidance: Guidance) -> torch.Tensor:
 
 def watch_rows(model, key: str = "test_rows") -> tuple[object, list[dict]]:
     """A clone, and what comes into its UNet calls: cond lists, batch, timestep, row data."""
-    model, calls = model.clone(), []
+    model, calls, brought = model.clone(), [], {}
+
+    def bring(executor, *args, **kwargs):
+        brought.clear()
+        brought.update({name: kwargs[name] for name in FLASHFACE.per_row if name in kwargs})
+        return executor(*args, **kwargs)
 
     def watch(executor, x, timesteps, context, y, control, transformer_options, **kwargs):
         branches = list(transformer_options["cond_or_uncond"])
         calls.append(
             dict(branches=branches, rows=len(x), x=x.clone(), timestep=float(timesteps[0]))
             | dict(kwargs)
+            | brought
         )
         return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
 
-    model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, key, watch)
+    # Outside of FlashFaceApply's, which takes the row data out.
+    kind = WrappersMP.APPLY_MODEL
+    model.wrappers[kind] = {key: [looks_on(bring)], **model.wrappers.get(kind, {})}
+    model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, key, looks_on(watch))
     return model, calls
 
 

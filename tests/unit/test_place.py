@@ -83,6 +83,6 @@ def test_disjoint_regions_stay_disjoint_at_every_site():
     people = (Person((), left), Person((), right))
     regions = torch.stack([left.region(15, 21), right.region(15, 21)], 1)
     assert torch.equal(regions.sum(1), torch.ones(1, 15, 21))
-    rows = RowReferences([1.0], None, regions, StepReferences(people, {}), {}, torch.device("cpu"))
+    rows = RowReferences(torch.ones(1), None, regions, StepReferences(people, {}), {})
     for size in ((15, 21), (8, 11), (4, 6), (2, 3)):
         assert (rows._covered_at(size, people).tokens.sum(1) == 1).all()

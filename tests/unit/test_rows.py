@@ -1,3 +1,4 @@
+import pytest
 import torch
 from flashface_pack.flashface_core.features import Person, ReferenceLatent
 from flashface_pack.flashface_core.rows import (
@@ -8,15 +9,16 @@ from flashface_pack.flashface_core.rows import (
 )
 
 SITES = [("middle", 0, 0), ("output", 3, 0), ("output", 4, 0)]
-CPU = torch.device("cpu")
 
 
-def rows_of(strengths, levels=None, references=True):
+def rows_of(strengths, levels=None, references=True, uniform=None):
     person = Person((ReferenceLatent(torch.zeros(1, 4, 8, 8), "photo", 1.0),), None)
     keys = torch.zeros(1, 4, 8)
     step = StepReferences((person,), {site: [(0, keys, keys, 1.0)] for site in SITES})
     levels = levels or dict.fromkeys(SITES, 1.0)
-    return RowReferences(strengths, None, None, step if references else None, levels, CPU)
+    return RowReferences(
+        torch.tensor(strengths), None, None, step if references else None, levels, uniform
+    )
 
 
 def test_the_index_of_the_rows_is_made_once_for_all_sites():
@@ -33,6 +35,16 @@ def test_rows_that_see_nobody_have_no_index():
     assert rows_of([1.0], references=False).at(SITES[0], (4, 4)) == nobody
     assert rows_of([1.0], dict.fromkeys(SITES, 0.0)).at(SITES[0], (4, 4)) == nobody
     assert rows_of([0.0]).see_nobody and not rows_of([0.0, 1.0]).see_nobody
+
+
+def test_rows_whose_strength_is_known_beforehand_are_not_asked_for_it():
+    """To ask a tensor on a GPU is to wait for it."""
+    strengths = torch.ones(3, device="meta")  # which has no numbers
+    rows = RowReferences(strengths, None, None, StepReferences((), {}), {}, uniform=1.0)
+    assert not rows.see_nobody
+    assert RowReferences(strengths, None, None, StepReferences((), {}), {}, uniform=0.0).see_nobody
+    with pytest.raises(NotImplementedError):
+        RowReferences(strengths, None, None, StepReferences((), {}), {})
 
 
 def test_all_rows_are_taken_without_a_copy():

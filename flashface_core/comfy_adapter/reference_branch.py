@@ -1,0 +1,94 @@
+"""The branch y_ref: the positive prompt once more, with the face, beside the guider's own."""
+
+import uuid
+
+import comfy.samplers
+import torch
+from comfy.patcher_extension import WrappersMP
+from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
+
+from .row_conds import mark_conds, say_once
+from .step import FLASHFACE, Branches, Step, System
+
+PACK = __name__.partition(".comfy_adapter")[0]
+
+
+def reference_conds(
+    system: System, conds: dict[str, list[dict]], step: Step, x: torch.Tensor, options: dict
+) -> list[dict] | None:
+    """The positive prompt once more, for y_ref; None where there is no such branch."""
+    strength = step.plan.reference
+    if strength is None:
+        return None
+    positive = conds.get("positive")
+    if "positive" not in conds:
+        say_once(
+            options,
+            "no positive",
+            "%s: the guider has no list called positive (but %s), so there is no face guidance; "
+            "the face is drawn above the launch timestep only.",
+            system.node,
+            ", ".join(conds) or "none",
+        )
+    marked = mark_conds(system, positive, "reference", strength, step, x)
+    # Core's EasyCache keeps its differences per uuid: y and y_ref must not share one.
+    return marked and [{**c, "uuid": uuid.uuid5(c["uuid"], system.step)} for c in marked]
+
+
+def add_reference_branch(executor, model, conds, x_in, timestep, model_options, *args, **kwargs):
+    """CALC_COND_BATCH: keep y, and compute y_ref beside it, once per step.
+
+    In the same call where nobody but us looks at the rows. Otherwise in a call of its own, after
+    y, as the positive prompt alone: other packs look up their tokens by the number of the cond
+    list, expect each number once, and know none beyond those of the guider.
+    """
+    step: Step | None = model_options.get("transformer_options", {}).get(FLASHFACE.step)
+    role = FLASHFACE.role
+    index = next((i for i, c in enumerate(conds) if c and c[0].get(role) == "positive"), None)
+    if step is None or not step.branches.is_pending or index is None:
+        return executor(model, conds, x_in, timestep, model_options, *args, **kwargs)
+    branches = step.branches
+    branches.is_pending = False
+
+    def call(lists):
+        return executor(model, lists, x_in, timestep, model_options, *args, **kwargs)
+
+    extra = [] if branches.reference_conds is None else [branches.reference_conds]
+    is_apart = bool(extra) and others_look_at_rows(model_options, conds)
+    results = call(conds if is_apart else [*conds, *extra])
+    branches.y = results[index].clone()
+    if extra:
+        branches.y_ref = call(extra)[0] if is_apart else results[-1]
+    return results[: len(conds)]
+
+
+def others_look_at_rows(model_options: dict, conds: list) -> bool:
+    """Whether anything of another pack's, or of core's, may tell one row of a UNet call from
+    another: patches, wrappers, replaced attention, hooks of a prompt."""
+    options = model_options["transformer_options"]
+    if "model_function_wrapper" in model_options or "optimized_attention_override" in options:
+        return True
+    if any(options.get("patches_replace", {}).values()):
+        return True
+    if any("hooks" in cond for listed in conds for cond in listed or ()):
+        return True
+    functions = [one for listed in options.get("patches", {}).values() for one in listed]
+    kinds = (WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL)
+    for kind in kinds:
+        for key, wrappers in options.get("wrappers", {}).get(kind, {}).items():
+            functions += wrappers if key != COMPILE_KEY else ()
+    return not all((getattr(one, "__module__", "") or "").startswith(PACK) for one in functions)
+
+
+def ask_for_branches(guider, x, timestep, model_options, branches: Branches) -> None:
+    branches.is_pending = False
+    lists = [one for one in (guider.conds["positive"], branches.reference_conds) if one]
+
+    def call(lists):
+        return comfy.samplers.calc_cond_batch(guider.inner_model, lists, x, timestep, model_options)
+
+    if others_look_at_rows(model_options, lists):
+        results = [call([one])[0] for one in lists]
+    else:
+        results = call(lists)
+    branches.y, branches.y_ref = (*results, None)[:2]

@@ -1,0 +1,193 @@
+"""What goes with every row of a UNet call: its strength, position mask and regions.
+
+It travels in the `model_conds` of a cond dict, as tensors with one entry per row, and only so: core
+cuts them to areas, repeats, splits and concatenates them, and wrappers of other packs that repeat,
+reverse or split rows move them along.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import comfy.conds
+import comfy.utils
+import torch
+
+from ..checkpoint import Site
+from ..errors import FlashFaceError
+from ..features import FaceFeatures, Person
+from ..rows import RowReferences
+from .step import Step, System
+from .untraced import call_unet, plain_unet
+
+log = logging.getLogger("flashface")
+
+SAID = "flashface_said"  # in transformer_options: what has been logged in this run
+
+
+def place_tensors(features: FaceFeatures, x: torch.Tensor):
+    """Position mask (M, 1, H, W), the union of all places, and regions (M, people, H, W).
+
+    None where no person has a place, and where nobody is bound to a region.
+    """
+    height, width = x.shape[-2:]
+    people = people_seen(features)
+    places = [person.place for person in people if person.place is not None]
+    if not places:
+        return None, None
+    position = _stack([place.position_mask(height, width) for place in places], len(x))
+    position = position.amax(1, keepdim=True).to(x)
+    if not any(person.inside_region for person in people):
+        return position, None
+    everywhere = torch.ones(1, height, width)
+    regions = _stack(
+        [
+            person.place.region(height, width)
+            if person.place is not None and person.inside_region
+            else everywhere
+            for person in people
+        ],
+        len(x),
+    )
+    return position, regions.to(x)
+
+
+def people_seen(features: FaceFeatures) -> list[Person]:
+    """Those of whom anything is left to see, in the order of the regions."""
+    return [person for person in features.people if person.references]
+
+
+def _stack(masks: list[torch.Tensor], samples: int) -> torch.Tensor:
+    """(M_i, H, W) each to (M, len, H, W): one per sample, fewer masks repeat.
+
+    M is 1 where everybody has one mask.
+    """
+    count = samples if any(len(mask) > 1 for mask in masks) else 1
+    return torch.stack([comfy.utils.repeat_to_batch_size(m, count) for m in masks], 1)
+
+
+def _row_conds(
+    strength: float, position: torch.Tensor | None, regions: torch.Tensor | None, like: torch.Tensor
+) -> tuple[Any, Any, Any]:
+    """The same for every row of a cond dict, as core's COND objects; None where there is nothing.
+
+    position: (M, 1, H, W), regions: (M, people, H, W), M being 1 or one per sample.
+    """
+    number = torch.full((1,), strength, dtype=torch.float32, device=like.device)
+    masks = [m if m is None else comfy.conds.CONDNoiseShape(m) for m in (position, regions)]
+    return comfy.conds.CONDRegular(number), *masks
+
+
+def check_rows(node: str, x: torch.Tensor, *given: torch.Tensor | None) -> None:
+    """Raises FlashFaceError where another pack gave the UNet other rows than what goes with them.
+
+    x: (B, C, H, W); given: what `node` had brought for them, (B, ...) each.
+    """
+    for tensor in given:
+        if tensor is not None and len(tensor) != len(x):
+            raise FlashFaceError(
+                f"Another node that wraps the model gives the UNet {len(x)} rows and leaves what "
+                f"{node} has for them at {len(tensor)}; remove one of the two."
+            )
+
+
+def at_piece(
+    mask: torch.Tensor | None, x: torch.Tensor, options: dict[str, Any]
+) -> torch.Tensor | None:
+    """The part of mask (B, N, H, W) that belongs to x (B, C, h, w).
+
+    Core cuts x into context windows, of the picture or of the batch, and not always the masks that
+    go with it. None where x is a piece of the picture that somebody else has cut out, so that
+    nobody knows where it lies.
+    """
+    if mask is None or (mask.shape[-2:] == x.shape[-2:] and len(mask) in (1, len(x))):
+        return mask
+    if (window := options.get("context_window")) is not None:
+        mask = window.get_tensor(mask)
+    return mask if mask.shape[-2:] == x.shape[-2:] else None
+
+
+def say_once(options: dict[str, Any], about: str, text: str, *values: Any) -> None:
+    """Log a warning, once per run."""
+    said = options.get(SAID)
+    if said is None or about not in said:
+        log.warning(text, *values)
+    if said is not None:
+        said.add(about)
+
+
+def say_piece(node: str, x: torch.Tensor, options: dict[str, Any], without: str) -> None:
+    """Log that a piece of the picture is drawn without what belongs to places."""
+    text = (
+        "%s: another node shows the model a piece of the picture, %d x %d px, and does not tell "
+        "where it lies; it is drawn without %s."
+    )
+    say_once(options, f"{node}: piece", text, node, 8 * x.shape[-1], 8 * x.shape[-2], without)
+
+
+def mark_conds(
+    system: System,
+    conds: list[dict] | None,
+    role: str,
+    strength: float,
+    step: Step,
+    x: torch.Tensor,
+) -> list[dict] | None:
+    """Copies of the cond dicts whose rows carry their own strength, mask and regions."""
+    given = _row_conds(strength, step.position, step.regions, like=x)
+    named = zip(system.per_row, given, strict=True)
+    rows = {name: cond for name, cond in named if cond is not None}
+    return conds and [
+        {**c, system.role: role, "model_conds": {**c["model_conds"], **rows}} for c in conds
+    ]
+
+
+AttachRows = Callable[[dict, RowReferences, Any], dict]
+
+
+def make_row_data(system: System, levels: Mapping[Site, float], attach_rows: AttachRows):
+    """The APPLY_MODEL wrapper: what core brought along per row, to where the patches find it.
+
+    levels: what multiplies the strength at every site. attach_rows: transformer_options, rows and
+    the UNet to new transformer_options. Outside of the UNet, for torch.compile sees what is inside.
+    """
+    names = system.per_row
+
+    def row_data(executor, x, t, c_concat, c_crossattn, control, transformer_options, **kwargs):
+        given = [kwargs.pop(name, None) for name in names]
+        options = transformer_options
+        if (step := options.get(system.step)) is not None:
+            rows = _rows(system, step, x, options, levels, *given)
+            options = attach_rows(options, rows, plain_unet(executor.class_obj))
+        return call_unet(executor, x, t, c_concat, c_crossattn, control, options, **kwargs)
+
+    return row_data
+
+
+def _rows(
+    system: System,
+    step: Step,
+    x: torch.Tensor,
+    options: dict,
+    levels: Mapping[Site, float],
+    strength: torch.Tensor | None,
+    position: torch.Tensor | None,
+    regions: torch.Tensor | None,
+) -> RowReferences:
+    uniform = step.uniform_strength
+    if strength is None:  # conds that a node made inside a step: like every other row
+        uniform = step.plan.other
+        strength = torch.full((len(x),), uniform, device=x.device)
+        position, regions = (
+            None if mask is None else comfy.utils.repeat_to_batch_size(mask, len(x))
+            for mask in (step.position, step.regions)
+        )
+    check_rows(system.node, x, strength, position, regions)
+    here, here_regions = (at_piece(mask, x, options) for mask in (position, regions))
+    if here is None and position is not None:
+        without = "the places of faces, and without people who are bound to a region"
+        say_piece(system.node, x, options, without)
+    if here_regions is None and regions is not None:
+        assert step.unbound is not None
+        here_regions = step.unbound.expand(len(x), -1, *x.shape[-2:])
+    return RowReferences(strength, here, here_regions, step.references, levels, uniform)

@@ -1,0 +1,127 @@
+"""What one sampling step and one sampling run of an Apply node consist of."""
+
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from ..guidance import StepPlan
+from ..rows import StepReferences
+from .attach import KEY
+
+
+@dataclass(frozen=True)
+class System:
+    """What one Apply node's data is called on its way, so that two of them fit on one MODEL.
+
+    key: of wrappers and attachments, and what all other names begin with. node: for messages.
+    """
+
+    key: str
+    node: str
+
+    @property
+    def run(self) -> str:
+        """In transformer_options: the Run."""
+        return f"{self.key}_run"
+
+    @property
+    def step(self) -> str:
+        """In transformer_options: the Step."""
+        return f"{self.key}_step"
+
+    @property
+    def role(self) -> str:
+        """In a cond dict: the name of the guider's list that it is in, or "reference"."""
+        return f"{self.key}_role"
+
+    @property
+    def per_row(self) -> tuple[str, str, str]:
+        """In model_conds: strength, position mask and regions of every row."""
+        return f"{self.key}_strength", f"{self.key}_position", f"{self.key}_region"
+
+
+FLASHFACE = System(KEY, "FlashFaceApply")
+
+
+@dataclass(eq=False)
+class Branches:
+    """What the wrapper around a step and the one around its cond lists tell each other.
+
+    is_pending: y and y_ref are still to come. Context windows cut the picture inside of
+    calc_cond_batch, where y is a piece of it; they are never pending.
+    """
+
+    is_pending: bool
+    reference_conds: list[dict] | None = None
+    y: torch.Tensor | None = None
+    y_ref: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What every UNet call of one sampling step reads.
+
+    position, regions: of the whole picture, as `place_tensors` makes them. unbound: (1, people,
+    1, 1), 0 for everybody who is bound to a region and 1 for all others; None without regions.
+    """
+
+    plan: StepPlan
+    references: StepReferences | None
+    position: torch.Tensor | None
+    regions: torch.Tensor | None
+    unbound: torch.Tensor | None
+    branches: Branches
+
+    @cached_property
+    def uniform_strength(self) -> float | None:
+        """The strength of every row; None where they differ."""
+        strengths = {self.plan.positive, self.plan.other, self.plan.reference} - {None}
+        return strengths.pop() if len(strengths) == 1 else None
+
+
+@dataclass(eq=False)
+class Run:
+    """One sampling run; tells whether the steps came by, and keeps what the last one looked at.
+
+    Samplers of higher order ask for most noise levels twice in a row.
+    """
+
+    reached: bool = False
+    timestep: float | None = None
+    references: StepReferences | None = None
+
+    def references_at(self, timestep: float, compute: Callable[[], StepReferences]):
+        if self.timestep != timestep:
+            self.timestep = self.references = None
+            self.references = compute()
+            self.timestep = timestep
+        return self.references
+
+
+@contextmanager
+def entries(options: dict, given: Mapping[str, Any]):
+    """`given` in a dictionary of others for a while; what they write into it meanwhile stays."""
+    missing = object()
+    before = {name: options.get(name, missing) for name in given}
+    options.update(given)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is missing:
+                options.pop(name, None)
+            else:
+                options[name] = value
+
+
+@contextmanager
+def swapped_conds(guider, conds: dict):
+    before, guider.conds = guider.conds, conds
+    try:
+        yield
+    finally:
+        guider.conds = before
