@@ -8,6 +8,7 @@ import pytest
 import torch
 from support.harness import load_flashface, make_features
 from support.sampling import NEGATIVE, POSITIVE, noise
+from support.systems import Bench
 from support.tools import load_tool
 
 REFERENCE_SIZE = 8
@@ -66,3 +67,9 @@ def flashface(checkpoint) -> FlashFace:
 def fresh(checkpoint) -> FlashFace:
     """Loaded for one test alone: nothing cached, nothing patched."""
     return load(checkpoint)
+
+
+@pytest.fixture(scope="session")
+def bench(tmp_path_factory) -> Bench:
+    """Every system on the tiny models."""
+    return Bench(tmp_path_factory.mktemp("systems"))

@@ -12,7 +12,7 @@ from .control import seeded_like
 from .core_calls import known_to
 
 
-def community_model(model, seed: int, dtype=torch.float32, compute_dtype=None):
+def community_model(model, seed: int, dtype=torch.float32, compute_dtype=None, num_heads: int = 8):
     """An SD1.5 MODEL of the same topology with other weights, as core's own loader makes it.
 
     compute_dtype: None: dtype.
@@ -20,7 +20,7 @@ def community_model(model, seed: int, dtype=torch.float32, compute_dtype=None):
     like = model.model.diffusion_model.state_dict()
     weights = seeded_like(like, seed)
     config = comfy.model_detection.detect_unet_config(weights, "")
-    config = comfy.supported_models.SD15({**config, "num_heads": 8})
+    config = comfy.supported_models.SD15({**config, "num_heads": num_heads})
     return _patcher(config, weights, dtype, compute_dtype)
 
 
