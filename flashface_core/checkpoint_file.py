@@ -4,6 +4,7 @@ import json
 import pickle
 import struct
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 import safetensors
@@ -46,13 +47,15 @@ def read_state_dict(
 
 
 def _read_pickle(path: Path, published: str):
+    # As core's load_torch_file(safe_load=True), of which this part of the pack knows nothing.
+    load_weights = partial(torch.load, path, map_location="cpu", weights_only=True)
     try:
         try:
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            return load_weights(mmap=True)
         except RuntimeError as error:
             if "mmap" not in str(error):  # a file of the format before torch 1.6 cannot be mapped
                 raise
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return load_weights()
     except pickle.UnpicklingError as error:
         raise FlashFaceError(
             f"{path.name} was refused: it is not a plain file of weights, or holds objects whose "

@@ -3,3 +3,15 @@
 
 class FlashFaceError(ValueError):
     """Bad input: the message says what was got, what was expected and what to do."""
+
+    # ComfyUI shows module and name before every message, and of a pack the module is the path of
+    # its folder. Of what is built in it shows the name alone.
+    __module__ = "builtins"
+
+    def __reduce__(self):
+        return _again, self.args
+
+
+def _again(*args) -> FlashFaceError:
+    """For pickle, which looks for a class where __module__ says."""
+    return FlashFaceError(*args)

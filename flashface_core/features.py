@@ -1,10 +1,10 @@
-"""FACE_FEATURES: encoded people, and the bounded cache of their keys and values."""
+"""FACE_FEATURES: encoded people, and the bounded cache for what was computed of them."""
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -12,6 +12,7 @@ from .checkpoint import Site
 from .place import Place
 
 KeysValues = dict[Site, tuple[torch.Tensor, torch.Tensor]]
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,20 +63,25 @@ class FaceFeatures:
     def has_effect(self) -> bool:
         return any(person.references for person in self.people)
 
+    def get_models(self) -> list:
+        """The ModelPatchers that sampling needs beside the MODEL; newer cores keep them."""
+        return self.net.get_models()
 
-class FeatureCache:
-    """Keys and values by content, least recently used out, bounded in bytes, safe in threads.
 
-    Entries are stored whole or not at all; an entry larger than the bound is not kept.
+class FeatureCache(Generic[_Value]):
+    """Tensors by content, least recently used out, bounded in bytes, safe in threads.
+
+    Values are mappings and tuples of tensors (what else they hold counts nothing), stored whole
+    or not at all; one that is larger than the bound is not kept.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.bytes = 0
-        self._entries: OrderedDict[Hashable, KeysValues] = OrderedDict()
+        self._entries: OrderedDict[Hashable, _Value] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, key: Hashable, compute: Callable[[], KeysValues]) -> KeysValues:
+    def get(self, key: Hashable, compute: Callable[[], _Value]) -> _Value:
         with self._lock:
             if key in self._entries:
                 self._entries.move_to_end(key)
@@ -91,5 +97,9 @@ class FeatureCache:
         return value
 
 
-def _size(value: KeysValues) -> int:
-    return sum(tensor.nbytes for pair in value.values() for tensor in pair)
+def _size(value: Any) -> int:
+    if isinstance(value, torch.Tensor):
+        return value.nbytes
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    return sum(map(_size, value)) if isinstance(value, tuple) else 0

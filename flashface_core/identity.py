@@ -94,6 +94,6 @@ def one_person(identity: Identity | IdentityGroup, what_for: str) -> Identity:
         names = ", ".join(person.name or "no name" for person in identity.people)
         raise FlashFaceError(
             f"{what_for}, and was given a group of {len(identity.people)} ({names}); connect one "
-            "person, before FlashFaceIdentityGroup joins them."
+            "person, before FlashFace Identity Group joins them."
         )
     return identity

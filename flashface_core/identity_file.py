@@ -63,7 +63,7 @@ def load_identity(path: str | Path) -> Identity:
     if metadata.get("format") != FORMAT:
         raise FlashFaceError(
             f"{path.name} is no saved identity (format {metadata.get('format', 'unknown')!r}, "
-            f"expected {FORMAT!r}); choose a file that FlashFaceIdentitySave wrote."
+            f"expected {FORMAT!r}); choose a file that FlashFace Identity Save wrote."
         )
     version = metadata.get("version", "")
     if version != str(VERSION):
@@ -173,6 +173,7 @@ def _path(folder: Path, filename: str) -> Path:
     filename = filename.removesuffix(EXTENSION).replace("\\", "/")
     parts = filename.split("/")
     forbidden = set('<>:"|?*') | {chr(code) for code in range(32)}
+    forbidden |= {letter for letter in filename if "\ud800" <= letter <= "\udfff"}  # half an emoji
     if not all(part.strip(" .") == part and part and not forbidden & set(part) for part in parts):
         raise FlashFaceError(
             f"{filename!r} is no name for a file in {folder}; use letters, digits, spaces, - and "

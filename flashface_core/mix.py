@@ -19,7 +19,7 @@ def mix_identities(a: Identity, b: Identity, ratio: float) -> Identity:
     if a.place is not None and b.place is not None:
         raise FlashFaceError(
             "Both identities of the mix have a place, and one face has one; connect "
-            "FlashFaceIdentityPlace behind FlashFaceIdentityMix instead."
+            "FlashFace Identity Place behind FlashFace Identity Mix instead."
         )
     place = a.place or b.place
     if ratio in (0, 1):

@@ -4,10 +4,11 @@ from comfy_api.latest import io
 
 from ..flashface_core.comfy_adapter.apply import apply_features
 from ..flashface_core.guidance import Guidance
+from .base import FlashFaceNode
 from .sockets import CATEGORY, FaceFeatures, FaceGuidance
 
 
-class FlashFaceApply(io.ComfyNode):
+class FlashFaceApply(FlashFaceNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -17,7 +18,7 @@ class FlashFaceApply(io.ComfyNode):
             description="Patches a MODEL so that every sampler draws the identity. Put LoRA before "
             "or after; bypass it and nothing is left behind.",
             inputs=[
-                io.Model.Input("model", tooltip="FlashFaceLoader's MODEL, or another SD1.5 one."),
+                io.Model.Input("model", tooltip="FlashFace Loader's MODEL, or another SD1.5 one."),
                 FaceFeatures.Input("features"),
                 FaceGuidance.Input(
                     "guidance", optional=True, tooltip="The authors' defaults when not connected."

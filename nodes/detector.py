@@ -9,6 +9,7 @@ from ..flashface_core.comfy_adapter.detector import make_detector
 from ..flashface_core.errors import FlashFaceError
 from ..flashface_core.faces.detect import DETECTORS
 from ..flashface_core.faces.packs import NO_PACK, choose_pack, find_model_packs
+from .base import FlashFaceNode
 from .sockets import CATEGORY, FaceDetector
 
 FOLDER = "insightface"
@@ -21,7 +22,7 @@ def pack_roots() -> list[Path]:
     return list(dict.fromkeys(roots))
 
 
-class FlashFaceDetectorLoader(io.ComfyNode):
+class FlashFaceDetectorLoader(FlashFaceNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(

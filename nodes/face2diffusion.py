@@ -6,12 +6,13 @@ from comfy_api.latest import io
 from ..flashface_core.comfy_adapter.face2diffusion import encode_text, load_face2diffusion
 from ..flashface_core.systems.face2diffusion.word import PLACEHOLDER
 from . import folders
+from .base import FlashFaceNode
 from .sockets import CATEGORY, Face2Diffusion, FaceIdentity
 
 FOLDER = "face2diffusion"
 
 
-class Face2DiffusionLoader(io.ComfyNode):
+class Face2DiffusionLoader(FlashFaceNode):
     @classmethod
     def define_schema(cls):
         files = folders.files(FOLDER)
@@ -53,7 +54,7 @@ class Face2DiffusionLoader(io.ComfyNode):
         return io.NodeOutput(load_face2diffusion(*paths))
 
 
-class Face2DiffusionTextEncode(io.ComfyNode):
+class Face2DiffusionTextEncode(FlashFaceNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(

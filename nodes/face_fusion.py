@@ -12,13 +12,14 @@ from ..flashface_core.comfy_adapter.face_fusion import (
 )
 from ..flashface_core.comfy_adapter.face_fusion_apply import apply_fusion
 from . import folders
+from .base import FlashFaceNode
 from .sockets import CATEGORY, FaceFusionFeatures, FaceIdentity
 from .sockets import FaceFusion as FaceFusionSocket
 
 FOLDER = "face_fusion"
 
 
-class FaceFusionLoader(io.ComfyNode):
+class FaceFusionLoader(FlashFaceNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -55,7 +56,7 @@ class FaceFusionLoader(io.ComfyNode):
         )
 
 
-class FaceFusionEncode(io.ComfyNode):
+class FaceFusionEncode(FlashFaceNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -81,7 +82,7 @@ class FaceFusionEncode(io.ComfyNode):
         return io.NodeOutput(collect_photos(face_fusion, identity, vae, text))
 
 
-class FaceFusionApply(io.ComfyNode):
+class FaceFusionApply(FlashFaceNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(

@@ -6,12 +6,13 @@ from comfy_api.latest import io
 from ..flashface_core.comfy_adapter.facestudio import load_facestudio
 from ..flashface_core.comfy_adapter.facestudio_apply import apply_facestudio
 from . import folders
+from .base import FlashFaceNode
 from .sockets import CATEGORY, FaceDetector, FaceIdentity, FaceStudio
 
 FOLDER = "facestudio"
 
 
-class FaceStudioLoader(io.ComfyNode):
+class FaceStudioLoader(FlashFaceNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -42,7 +43,7 @@ class FaceStudioLoader(io.ComfyNode):
         return io.NodeOutput(load_facestudio(path))
 
 
-class FaceStudioEncode(io.ComfyNode):
+class FaceStudioEncode(FlashFaceNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -122,7 +123,7 @@ class FaceStudioEncode(io.ComfyNode):
         return io.NodeOutput(*made)
 
 
-class FaceStudioApply(io.ComfyNode):
+class FaceStudioApply(FlashFaceNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(

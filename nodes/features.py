@@ -2,10 +2,11 @@
 
 from comfy_api.latest import io
 
+from .base import FlashFaceNode
 from .sockets import CATEGORY, FaceFeatures, FaceIdentity, ReferenceNet
 
 
-class FlashFaceEncode(io.ComfyNode):
+class FlashFaceEncode(FlashFaceNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(

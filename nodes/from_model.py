@@ -3,10 +3,11 @@
 from comfy_api.latest import io
 
 from ..flashface_core.comfy_adapter.from_model import reference_net_from_model
+from .base import FlashFaceNode
 from .sockets import CATEGORY, ReferenceNet
 
 
-class ReferenceNetFromModel(io.ComfyNode):
+class ReferenceNetFromModel(FlashFaceNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(

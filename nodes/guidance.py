@@ -3,12 +3,13 @@
 from comfy_api.latest import io
 
 from ..flashface_core.guidance import PRESETS, Guidance
+from .base import FlashFaceNode
 from .sockets import CATEGORY, FaceGuidance
 
 CUSTOM = "custom"
 
 
-class FlashFaceGuidance(io.ComfyNode):
+class FlashFaceGuidance(FlashFaceNode):
     @classmethod
     def define_schema(cls):
         def number(name: str, default: float, high: float, step: float, tooltip: str):

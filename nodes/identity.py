@@ -1,17 +1,23 @@
 """FlashFaceIdentity and what shapes an identity: who is drawn, and where."""
 
+import logging
+
 from comfy_api.latest import io
+from comfy_execution.utils import get_executing_context
 
 from ..flashface_core.faces.select import NO_FACE, SELECT, make_identity
 from ..flashface_core.identity import one_person
 from ..flashface_core.place import Place, mask_to_bool
+from .base import FlashFaceNode
 from .sockets import CATEGORY, BoundingBox, FaceDetector, FaceIdentity
+
+log = logging.getLogger("flashface")
 
 REFERENCE_WEIGHT = ["as four photos", "as given"]
 ATTENTION = ["whole image", "inside the region"]
 
 
-class FlashFaceIdentity(io.ComfyNode):
+class FlashFaceIdentity(FlashFaceNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -19,7 +25,7 @@ class FlashFaceIdentity(io.ComfyNode):
             display_name="FlashFace Identity",
             category=CATEGORY,
             description="Photos of one person to an identity. Without detector and boxes each "
-            "image is taken as a face that is cropped already (core's ImageCrop makes one).",
+            "image is taken as a face that is cropped already (core's Image Crop makes one).",
             inputs=[
                 io.Image.Input("image", tooltip="One photo, or a batch of photos of one person."),
                 io.Combo.Input(
@@ -74,6 +80,7 @@ class FlashFaceIdentity(io.ComfyNode):
                 BoundingBox.Input(
                     "boxes",
                     optional=True,
+                    extra_dict={"forceInput": True},  # newer frontends have a widget for this type
                     tooltip="Face boxes in pixels: {x, y, width, height} or these four numbers, a "
                     "list of them (one per image), or a list of lists. They win over a detector.",
                 ),
@@ -104,6 +111,7 @@ class FlashFaceIdentity(io.ComfyNode):
         boxes=None,
         append_to=None,
     ) -> io.NodeOutput:
+        tell_of_list()
         made = make_identity(
             image,
             select=select,
@@ -120,7 +128,18 @@ class FlashFaceIdentity(io.ComfyNode):
         return io.NodeOutput(made.identity, made.faces, made.preview, made.count)
 
 
-class FlashFaceIdentityPlace(io.ComfyNode):
+def tell_of_list() -> None:
+    """Core runs a node once per entry where an input is a list, which a canvas hardly shows."""
+    context = get_executing_context()
+    if context is not None and context.list_index == 1:  # the second of any number
+        log.warning(
+            "FlashFace Identity was given a list, so it makes one person of every entry. For one "
+            "person connect the photos as a batch: Rebatch Images with a batch_size of at least "
+            "their number makes one, and append_to takes photos of other sizes."
+        )
+
+
+class FlashFaceIdentityPlace(FlashFaceNode):
     @classmethod
     def define_schema(cls):
         def fraction(name: str, default: float, low: float, tooltip: str):
@@ -174,7 +193,7 @@ class FlashFaceIdentityPlace(io.ComfyNode):
             strength=strength,
             inside_region=attention == ATTENTION[1],
         )
-        person = one_person(identity, "FlashFaceIdentityPlace places one person")
+        person = one_person(identity, "FlashFace Identity Place places one person")
         return io.NodeOutput(person.with_place(place))
 
 

@@ -5,12 +5,13 @@ from comfy_api.latest import io
 
 from ..flashface_core.comfy_adapter.load import WEIGHT_DTYPES, load_flashface
 from . import folders
+from .base import FlashFaceNode
 from .sockets import CATEGORY, ReferenceNet
 
 FOLDER = "flashface"
 
 
-class FlashFaceLoader(io.ComfyNode):
+class FlashFaceLoader(FlashFaceNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(

@@ -4,10 +4,11 @@ from comfy_api.latest import io
 
 from ..flashface_core.identity import join_people, one_person
 from ..flashface_core.mix import mix_identities
+from .base import FlashFaceNode
 from .sockets import CATEGORY, FaceIdentity
 
 
-class FlashFaceIdentityMix(io.ComfyNode):
+class FlashFaceIdentityMix(FlashFaceNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -33,12 +34,13 @@ class FlashFaceIdentityMix(io.ComfyNode):
     @classmethod
     def execute(cls, identity_a, identity_b, ratio) -> io.NodeOutput:
         a, b = (
-            one_person(i, "FlashFaceIdentityMix mixes two people") for i in (identity_a, identity_b)
+            one_person(i, "FlashFace Identity Mix mixes two people")
+            for i in (identity_a, identity_b)
         )
         return io.NodeOutput(mix_identities(a, b, ratio))
 
 
-class FlashFaceIdentityGroup(io.ComfyNode):
+class FlashFaceIdentityGroup(FlashFaceNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(

@@ -4,10 +4,11 @@ from comfy_api.latest import io
 
 from ..flashface_core.comfy_adapter.schedule import sampling_steps
 from ..flashface_core.plot import draw_guidance
+from .base import FlashFaceNode
 from .sockets import CATEGORY, FaceGuidance
 
 
-class FlashFaceGuidancePlot(io.ComfyNode):
+class FlashFaceGuidancePlot(FlashFaceNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(

@@ -9,12 +9,13 @@ from comfy_api.latest import io, ui
 from ..flashface_core.identity import one_person
 from ..flashface_core.identity_file import load_identity, save_identity
 from . import folders
+from .base import FlashFaceNode
 from .sockets import CATEGORY, FaceIdentity
 
 FOLDER = "identities"
 
 
-class FlashFaceIdentitySave(io.ComfyNode):
+class FlashFaceIdentitySave(FlashFaceNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -36,13 +37,13 @@ class FlashFaceIdentitySave(io.ComfyNode):
 
     @classmethod
     def execute(cls, identity, filename) -> io.NodeOutput:
-        person = one_person(identity, "FlashFaceIdentitySave saves one person per file")
+        person = one_person(identity, "FlashFace Identity Save saves one person per file")
         folder = Path(folder_paths.get_folder_paths(FOLDER)[0])
         path = save_identity(person, folder, filename)
         return io.NodeOutput(ui=ui.PreviewText(f"{len(person.references)} photos in {path}"))
 
 
-class FlashFaceIdentityLoad(io.ComfyNode):
+class FlashFaceIdentityLoad(FlashFaceNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -63,7 +64,7 @@ class FlashFaceIdentityLoad(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, filename):
         advice = (
-            "save one with FlashFaceIdentitySave, or put the file there, and press R to refresh."
+            "save one with FlashFace Identity Save, or put the file there, and press R to refresh."
         )
         return folders.check(FOLDER, [filename], "saved identity", advice)
 

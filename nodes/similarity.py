@@ -3,10 +3,11 @@
 from comfy_api.latest import io
 
 from ..flashface_core.likeness.compare import compare
+from .base import FlashFaceNode
 from .sockets import CATEGORY, FaceDetector, FaceIdentity
 
 
-class FlashFaceSimilarity(io.ComfyNode):
+class FlashFaceSimilarity(FlashFaceNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(

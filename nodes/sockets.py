@@ -1,16 +1,35 @@
 """The sockets of this pack; BOUNDING_BOX is newer cores' own."""
 
+from typing import Any
+
 from comfy_api.latest import io
 
 CATEGORY = "FlashFace"
 
-ReferenceNet = io.Custom("REFERENCE_NET")
-FaceDetector = io.Custom("FACE_DETECTOR")
-FaceIdentity = io.Custom("FACE_IDENTITY")
-FaceFeatures = io.Custom("FACE_FEATURES")
-FaceGuidance = io.Custom("FACE_GUIDANCE")
-Face2Diffusion = io.Custom("FACE2DIFFUSION")
-FaceStudio = io.Custom("FACESTUDIO")
-FaceFusion = io.Custom("FACE_FUSION")
-FaceFusionFeatures = io.Custom("FACE_FUSION_FEATURES")
-BoundingBox = io.Custom("BOUNDING_BOX")
+
+def socket(io_type: str) -> type[io.ComfyTypeIO]:
+    """A type whose inputs are never widgets.
+
+    A frontend may have a widget for the name of any type, as newer ones have for BOUNDING_BOX,
+    which then sends a value of its own where nothing is connected. forceInput makes it a socket.
+    """
+    kind = io.Custom(io_type)
+
+    class Input(kind.Input):
+        def __init__(self, id: str, **given: Any) -> None:
+            super().__init__(id, extra_dict={"forceInput": True}, **given)
+
+    kind.Input = Input
+    return kind
+
+
+ReferenceNet = socket("REFERENCE_NET")
+FaceDetector = socket("FACE_DETECTOR")
+FaceIdentity = socket("FACE_IDENTITY")
+FaceFeatures = socket("FACE_FEATURES")
+FaceGuidance = socket("FACE_GUIDANCE")
+Face2Diffusion = socket("FACE2DIFFUSION")
+FaceStudio = socket("FACESTUDIO")
+FaceFusion = socket("FACE_FUSION")
+FaceFusionFeatures = socket("FACE_FUSION_FEATURES")
+BoundingBox = socket("BOUNDING_BOX")

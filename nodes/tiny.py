@@ -4,10 +4,11 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..flashface_core.comfy_adapter.tiny import load_tiny_models
+from .base import FlashFaceNode
 from .sockets import CATEGORY, ReferenceNet
 
 
-class FlashFaceTinyModels(io.ComfyNode):
+class FlashFaceTinyModels(FlashFaceNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(

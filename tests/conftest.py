@@ -24,10 +24,22 @@ def _start_comfyui() -> None:
         sys.argv.append("--cpu")
     import comfy.options
 
+    _start_dynamic_vram()
     comfy.options.enable_args_parsing()
     import comfy.model_management  # noqa: F401  (reads the arguments)
 
     sys.argv = argv
+
+
+def _start_dynamic_vram() -> None:
+    """Newer cores' memory library, as their main.py starts it: before the modules that use it.
+
+    Without a GPU it runs far enough for the patchers that are made of it.
+    """
+    if importlib.util.find_spec("comfy_aimdo") is not None:
+        import comfy_aimdo.control  # pyright: ignore[reportMissingImports]
+
+        comfy_aimdo.control.init()
 
 
 def _load_pack() -> None:

@@ -30,6 +30,9 @@ from environment import (
     prepare,
 )
 
+# What commands are made of that the registry's archive leaves out.
+NEEDS = {"demo": "training", "evaluate": "training", "test": "tests", "lint": "tests"}
+
 MAX_SEED = 10**12  # the noise's seeds are counted up from a million times it
 
 
@@ -49,8 +52,21 @@ def main(arguments: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("command", choices=commands, metavar="command")
-    run, _ = commands[parser.parse_args(arguments[:1]).command]
+    name = parser.parse_args(arguments[:1]).command
+    if name in NEEDS and not (REPO / NEEDS[name]).is_dir():
+        print(
+            f"`{name}` needs {NEEDS[name]}/, which the archive of the Comfy registry leaves out; "
+            f"run it in a git clone of {repository()}.",
+            file=sys.stderr,
+        )
+        return 2
+    run, _ = commands[name]
     return run(arguments[1:])
+
+
+def repository() -> str:
+    lines = (REPO / "pyproject.toml").read_text(encoding="utf-8").splitlines()
+    return next(line.split('"')[1] for line in lines if line.startswith("Repository = "))
 
 
 def demo(arguments: list[str]) -> int:

@@ -36,7 +36,7 @@ class ComfyServer:
 
     Without `base` the base directory (models, input, output, ...) is a temporary one, removed
     afterwards. `comfy` is the folder with main.py ($COMFYUI_PATH), `python` the one to run it.
-    `cpu` None means: where torch finds no GPU.
+    `cpu` None means: where torch finds no GPU. `pack` is another folder to take this pack from.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class ComfyServer:
         cpu: bool | None = None,
         arguments: Sequence[str] = (),
         start_timeout: float = 180,
+        pack: Path = REPO,
     ) -> None:
         comfy = comfy or os.environ.get("COMFYUI_PATH")
         if not comfy:
@@ -58,12 +59,13 @@ class ComfyServer:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = self.base / "server.log"
+        self._pack = pack
         self._start_timeout = start_timeout
         self._command = command(comfy, python, self.base, self.port, cpu, arguments)
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> ComfyServer:
-        make_base(self.base)
+        make_base(self.base, self._pack)
         try:
             with self.log.open("wb") as log:
                 self._process = subprocess.Popen(
@@ -181,25 +183,28 @@ def command(
     return [*line, *arguments]
 
 
-def make_base(base: Path) -> None:
-    """A base directory of ComfyUI in which this repository is the pack `flashface`."""
+def make_base(base: Path, source: Path = REPO) -> None:
+    """A base directory of ComfyUI in which this repository, or `source`, is the pack `flashface`.
+
+    `source` may lie where the pack belongs already.
+    """
     for name in ("custom_nodes", "models", "input", "output", "temp", "user"):
         (base / name).mkdir(parents=True, exist_ok=True)
     pack = base / "custom_nodes" / PACK
-    if pack.exists() and pack.resolve() == REPO:
+    if pack.exists() and pack.resolve() == source.resolve():
         return
     if pack.is_symlink():
         pack.unlink()
     try:
-        pack.symlink_to(REPO, target_is_directory=True)
+        pack.symlink_to(source, target_is_directory=True)
     except OSError:  # Windows without the right to make links, or a copy made there before
         listed = subprocess.run(
-            ["git", "ls-files", "-z"], cwd=REPO, check=True, capture_output=True, text=True
+            ["git", "ls-files", "-z"], cwd=source, check=True, capture_output=True, text=True
         )
         for name in filter(None, listed.stdout.split("\0")):
             target = pack / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(REPO / name, target)
+            shutil.copy2(source / name, target)
 
 
 def stop(process: subprocess.Popen[bytes], patience: float = 10) -> None:

@@ -1,6 +1,7 @@
 """The Python and the ComfyUI that the commands of tools/comfy.py run with.
 
 $COMFYUI_PATH names a ComfyUI to use as it is. Without it a private one is made under .comfy/.
+$FLASHFACE_FRONTEND puts another version of the web page before either; it lies under .comfy/ too.
 Standard library only: this runs before anything is installed.
 """
 
@@ -10,9 +11,11 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from pathlib import Path
@@ -36,6 +39,7 @@ PINS = {
         "matplotlib==3.10.9; python_version < '3.11'",  # training/
         "matplotlib==3.11.2; python_version >= '3.11'",
         "pytest==9.2.0",
+        "pytest-xdist==3.8.0",  # .ci/run
         "playwright==1.65.2",
         "pyright[nodejs]==1.1.414",
         "ruff==0.17.5",
@@ -61,6 +65,9 @@ PINS = {
 
 # $FLASHFACE_DETECTORS: which of them the commands find. Tests run with each.
 DETECTORS = {"mtcnn": ("mtcnn",), "all": ("mtcnn", "insightface"), "none": ()}
+
+# ComfyUI's web page. $FLASHFACE_FRONTEND: a version of it, or `newest`; else ComfyUI's own pin.
+FRONTEND = "comfyui-frontend-package"
 
 # What each command imports; a ComfyUI that is not ours must bring it.
 COMFY_MODULES = ("torch", "safetensors", "aiohttp", "yaml")
@@ -108,7 +115,10 @@ def _given(comfy: Path, modules: tuple[str, ...]) -> Environment:
             " Nothing was installed. Either unset COMFYUI_PATH or run:\n  " + "\n  ".join(advice)
         )
     comfy = comfy.resolve()
-    return Environment(Path(sys.executable), comfy, {**os.environ, "COMFYUI_PATH": str(comfy)})
+    variables = {**os.environ, "COMFYUI_PATH": str(comfy)}
+    environment = Environment(Path(sys.executable), comfy, variables)
+    _put_first(variables, _frontend(environment))
+    return environment
 
 
 def _private() -> Environment:
@@ -128,9 +138,15 @@ def _private() -> Environment:
     variables.pop("FLASHFACE_DETECTORS", None)  # children find this environment as it is
     variables["FLASHFACE_HAS_DETECTORS"] = wanted
     folders = [_packages(environment, name, version) for name in DETECTORS[wanted]]
-    if folders:
-        variables["PYTHONPATH"] = os.pathsep.join(map(str, folders))
+    _put_first(variables, _frontend(environment) + folders)
     return environment
+
+
+def _put_first(variables: dict[str, str], folders: list[Path]) -> None:
+    """Let the processes that run with `variables` find what lies in `folders` before all else."""
+    paths = [*map(str, folders), variables.get("PYTHONPATH", "")]
+    if folders:
+        variables["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
 
 
 def _set_up(environment: Environment, version: str) -> None:
@@ -167,11 +183,41 @@ def _packages(environment: Environment, name: str, version: str) -> Path:
     pins = hashlib.sha256(json.dumps(PINS[name]).encode()).hexdigest()[:8]
     folder = PRIVATE / "packages" / f"{name}-{version}-{pins}"
     if not folder.is_dir():
-        unfinished = folder.with_name(folder.name + ".part")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        _pip(environment, "install", "--no-deps", "--target", str(unfinished), *PINS[name])
-        unfinished.rename(folder)
+        _fill(environment, folder, *PINS[name])
     return folder
+
+
+def _frontend(environment: Environment) -> list[Path]:
+    """The folder of the web page that $FLASHFACE_FRONTEND names, if it names one."""
+    wanted = environment.variables.pop("FLASHFACE_FRONTEND", "")
+    if not wanted:
+        return []
+    packages = PRIVATE / "packages"
+    if wanted != "newest":
+        if not re.fullmatch(r"\d+(\.\d+)+", wanted):
+            sys.exit(f"FLASHFACE_FRONTEND is {wanted!r}; give `newest` or a version like 1.58.1.")
+        folder = packages / f"frontend-{wanted}"
+        if not folder.is_dir():
+            _fill(environment, folder, f"{FRONTEND}=={wanted}")
+        return [folder]
+    # Which one that is changes from day to day, and only the index knows it.
+    with tempfile.TemporaryDirectory() as downloads:
+        _pip(environment, "download", "-q", "--no-deps", "--dest", downloads, FRONTEND)
+        (wheel,) = Path(downloads).iterdir()
+        version = wheel.name.split("-")[1]
+        folder = packages / f"frontend-{version}"
+        if not folder.is_dir():
+            _fill(environment, folder, str(wheel))
+    print(f"The newest frontend is {version}.", flush=True)
+    return [folder]
+
+
+def _fill(environment: Environment, folder: Path, *requirements: str) -> None:
+    """Install packages into a folder of their own; it is there only when it is whole."""
+    unfinished = folder.with_name(folder.name + ".part")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    _pip(environment, "install", "--no-deps", "--target", str(unfinished), *requirements)
+    unfinished.rename(folder)
 
 
 def _make_venv(environment: Environment, version: str) -> None:

@@ -13,6 +13,7 @@ from ..errors import FlashFaceError
 from ..features import FaceFeatures
 from ..reference_net import ReferenceNetwork
 from ..rows import RowReferences
+from .devices import check_device, refuse_other_devices
 from .reference import ReferenceNet
 from .untraced import Action, make_announcement, run_action
 
@@ -50,6 +51,7 @@ def attach_reference_net(model, net: ReferenceNet, features: FaceFeatures | None
     model.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, KEY)
     model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, make_announcement(actions))
     model.set_additional_models(KEY, [net.patcher])
+    refuse_other_devices(model, KEY)
     model.set_attachments(KEY, Attachment(net, attention.patches, features))
     return model
 
@@ -144,6 +146,7 @@ def check_fit(model, net: ReferenceNet) -> None:
     has that of other weights."""
     unet = model.model.diffusion_model
     kind = type(model.model).__name__
+    check_device(model, net)
     blocks = transformer_blocks(unet)
     context = context_widths(blocks)
     if context != {net.context_width}:

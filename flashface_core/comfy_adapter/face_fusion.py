@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import comfy.ops
 import torch
@@ -20,8 +19,8 @@ from ..systems.face_fusion import FaceProjection, face_tokens
 from ..systems.face_fusion_file import CLEAN, CURRENT_STEP, FaceFusionFile, read_face_fusion
 from .attach import transformer_block
 from .from_model import FAMILIES, LiveReferenceNet
-from .load import make_patcher
-from .reference import PhotoEncoder
+from .load import loaded_by, make_patcher
+from .reference import LatentCaches, PhotoEncoder
 from .untraced import plain_unet
 
 TRAINING_FREE = "none (training-free)"
@@ -45,11 +44,11 @@ class FaceFusion:
             # The file itself is not kept: its tensors are the modules' from here on.
             self._projections = _projections(file)
             self.patcher = make_patcher(self._projections)
-        # By size and latent format: VAE module -> crop -> latent
-        self._latents: dict[tuple, WeakKeyDictionary] = {}
+        self._latents: dict[tuple, LatentCaches] = {}
 
-    def latents(self, *key) -> WeakKeyDictionary:
-        return self._latents.setdefault(key, WeakKeyDictionary())
+    def latents(self, size: int, latent_format: str) -> LatentCaches:
+        """Of photos of this size in pixels, for all MODELs of the format."""
+        return self._latents.setdefault((size, latent_format), LatentCaches())
 
     def project(self, unet, site: Site, features: torch.Tensor):
         """Hidden states (N, L, C) before a site's cross-attention to keys and values of them."""
@@ -72,7 +71,13 @@ def _projections(file: FaceFusionFile) -> nn.ModuleDict:
 
 def load_face_fusion(path: str | Path) -> FaceFusion:
     """Raises FlashFaceError for any other file."""
-    return FaceFusion(read_face_fusion(path))
+    fusion = FaceFusion(read_face_fusion(path))
+    loaded_by(fusion.patcher, _load_patcher, path)
+    return fusion
+
+
+def _load_patcher(path: str | Path, disable_dynamic: bool = False):
+    return make_patcher(_projections(read_face_fusion(path)), disable_dynamic)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +91,10 @@ class FusionPhotos:
     identity: Identity | IdentityGroup
     vae: Any
     text: Any
+
+    def get_models(self) -> list:
+        """The ModelPatchers that FaceFusionApply will need; newer cores keep them meanwhile."""
+        return [p for p in (self.fusion.patcher, self.vae.patcher) if p is not None]
 
 
 def collect_photos(

@@ -19,7 +19,7 @@ from ..systems.facestudio_file import (
     MSID,
     STYLE_ENCODER,
     FaceStudioFile,
-    load_strictly,
+    load_part,
     read_facestudio,
 )
 from .facestudio_people import PEOPLE, make_people
@@ -259,5 +259,5 @@ def _style_encoder(file: FaceStudioFile) -> StyleEncoder | None:
             f"{file.name} has a style encoder that makes {width} values and a linear.weight that "
             f"takes {file.condition.style_width}; use a whole file of FaceStudio's weights."
         )
-    load_strictly(file.name, encoder, file.style_state, STYLE_ENCODER)
+    load_part(file.name, encoder, file.style_state, STYLE_ENCODER)
     return encoder

@@ -1,8 +1,9 @@
 """A checkpoint file to a core MODEL and a REFERENCE_NET."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import comfy.model_detection
 import comfy.model_management
@@ -17,6 +18,7 @@ from ..checkpoint import Checkpoint, read_checkpoint, site_levels, some
 from ..checkpoint_file import read_state_dict
 from ..errors import FlashFaceError
 from ..reference_net import ReferenceNetwork, site_name
+from ..strict_load import Difference, load_strictly
 from .attach import attach_reference_net
 from .reference import ReferenceNet
 
@@ -36,11 +38,55 @@ def load_flashface(path: str | Path, weight_dtype: str = "default"):
 
     Raises FlashFaceError naming the file for anything that is not a whole FlashFace checkpoint.
     """
-    state, metadata = read_state_dict(path)
-    return build_flashface(read_checkpoint(Path(path).name, state, metadata), weight_dtype)
+    model, net = build_flashface(_read(path), weight_dtype)
+    loaded_by(model, load_target, path, weight_dtype)
+    loaded_by(net.patcher, load_network, path, weight_dtype)
+    return model, net
+
+
+def load_target(path: str | Path, weight_dtype: str, disable_dynamic: bool = False):
+    """The MODEL alone, without RA. disable_dynamic: not by newer cores' dynamic patcher."""
+    checkpoint = _read(path)
+    return _build_target(checkpoint, _settings(checkpoint, weight_dtype), disable_dynamic)
+
+
+def load_network(path: str | Path, weight_dtype: str, disable_dynamic: bool = False):
+    """The ModelPatcher of the REFERENCE_NET alone, as `load_target`."""
+    checkpoint = _read(path)
+    return _build_network(checkpoint, _settings(checkpoint, weight_dtype), disable_dynamic)
 
 
 def build_flashface(checkpoint: Checkpoint, weight_dtype: str = "default"):
+    """As load_flashface, of a file that was read."""
+    settings = _settings(checkpoint, weight_dtype)
+    model = _build_target(checkpoint, settings)
+    net = ReferenceNet(
+        name=checkpoint.name,
+        patcher=_build_network(checkpoint, settings),
+        levels=site_levels(checkpoint),
+        compute_dtype=settings.compute_dtype,
+        context_width=settings.model_config.unet_config["context_dim"],
+        reference_size=checkpoint.reference_size,
+        picture_size=checkpoint.picture_size,
+        fingerprint=_fingerprint(checkpoint),
+    )
+    return attach_reference_net(model, net), net
+
+
+def _read(path: str | Path) -> Checkpoint:
+    state, metadata = read_state_dict(path)
+    return read_checkpoint(Path(path).name, state, metadata)
+
+
+class _Settings(NamedTuple):
+    """dtype: of the weights. compute_dtype: of the activations."""
+
+    model_config: Any
+    dtype: torch.dtype
+    compute_dtype: torch.dtype
+
+
+def _settings(checkpoint: Checkpoint, weight_dtype: str) -> _Settings:
     load_device = comfy.model_management.get_torch_device()
     dtype = WEIGHT_DTYPES[weight_dtype] or comfy.model_management.unet_dtype(
         model_params=comfy.utils.calculate_parameters(checkpoint.target),
@@ -48,34 +94,23 @@ def build_flashface(checkpoint: Checkpoint, weight_dtype: str = "default"):
         weight_dtype=comfy.utils.weight_dtype(checkpoint.target),
     )
     compute = comfy.model_management.unet_manual_cast(dtype, load_device, SUPPORTED_DTYPES)
-    operations = comfy.ops.pick_operations(dtype, compute)
     try:
         model_config = _model_config(checkpoint)
-        model_config.set_inference_dtype(dtype, compute)
-        target = model_config.get_model(checkpoint.target)
-        reference = UNetModel(**model_config.unet_config, operations=cast(Any, operations))
-    except (AttributeError, IndexError, KeyError, TypeError) as error:
-        # Core stumbles in several ways over a UNet of which whole blocks are missing.
-        raise FlashFaceError(
-            f"{checkpoint.name} is incomplete: blocks are missing, its tensors make no whole UNet "
-            f"({type(error).__name__}: {error}). Download it again, or convert it again."
-        ) from error
-    for unet in (target.diffusion_model, reference):
-        _set_group_norm_eps(unet)
-    model = make_patcher(target)
-    _load_strictly(target.diffusion_model, checkpoint.target, checkpoint.name, model)
-    network = _reference_network(checkpoint, reference, operations, dtype)
-    net = ReferenceNet(
-        name=checkpoint.name,
-        patcher=network,
-        levels=site_levels(checkpoint),
-        compute_dtype=compute or dtype,
-        context_width=model_config.unet_config["context_dim"],
-        reference_size=checkpoint.reference_size,
-        picture_size=checkpoint.picture_size,
-        fingerprint=_fingerprint(checkpoint),
+    except _STUMBLES as error:
+        raise _no_whole_unet(checkpoint, error) from error
+    model_config.set_inference_dtype(dtype, compute)
+    return _Settings(model_config, dtype, compute or dtype)
+
+
+# Core stumbles in several ways over a UNet of which whole blocks are missing.
+_STUMBLES = (AttributeError, IndexError, KeyError, TypeError)
+
+
+def _no_whole_unet(checkpoint: Checkpoint, error: Exception) -> FlashFaceError:
+    return FlashFaceError(
+        f"{checkpoint.name} is incomplete: blocks are missing, its tensors make no whole UNet "
+        f"({type(error).__name__}: {error}). Download it again, or convert it again."
     )
-    return attach_reference_net(model, net), net
 
 
 def _model_config(checkpoint: Checkpoint):
@@ -95,7 +130,19 @@ def _model_config(checkpoint: Checkpoint):
     return model_config
 
 
-def _reference_network(checkpoint: Checkpoint, unet: UNetModel, operations, dtype):
+def _build_target(checkpoint: Checkpoint, settings: _Settings, disable_dynamic: bool = False):
+    """The ModelPatcher of the sampled UNet, as core's loaders make it."""
+    try:
+        target = settings.model_config.get_model(checkpoint.target)
+    except _STUMBLES as error:
+        raise _no_whole_unet(checkpoint, error) from error
+    _set_group_norm_eps(target.diffusion_model)
+    patcher = make_patcher(target, disable_dynamic)
+    _load(target.diffusion_model, checkpoint.target, checkpoint.name, patcher)
+    return patcher
+
+
+def _build_network(checkpoint: Checkpoint, settings: _Settings, disable_dynamic: bool = False):
     """The ModelPatcher of ReferenceNet, RA and position channel."""
     assert checkpoint.position is not None
     state = {f"unet.{key}": value for key, value in checkpoint.reference.items()}
@@ -107,19 +154,30 @@ def _reference_network(checkpoint: Checkpoint, unet: UNetModel, operations, dtyp
             raise FlashFaceError(f"{checkpoint.name}: reference attention at {site} has no q.")
         widths[site] = parts["q.weight"].shape[0]
         state |= {f"attention.{site_name(site)}.{key}": value for key, value in parts.items()}
+    # RA runs inside of any MODEL, in that one's dtype, which a node may change after loading.
+    operations = cast(Any, comfy.ops.manual_cast)
+    try:
+        unet = UNetModel(**settings.model_config.unet_config, operations=operations)
+    except _STUMBLES as error:
+        raise _no_whole_unet(checkpoint, error) from error
+    _set_group_norm_eps(unet)
     network = ReferenceNetwork(
-        unet, widths, checkpoint.heads, checkpoint.position.shape[0], operations, dtype
+        unet, widths, checkpoint.heads, checkpoint.position.shape[0], operations, settings.dtype
     ).eval()
-    patcher = make_patcher(network)
-    _load_strictly(network, state, checkpoint.name, patcher)
+    patcher = make_patcher(network, disable_dynamic)
+    _load(network, state, checkpoint.name, patcher)
     return patcher
 
 
-def make_patcher(module: torch.nn.Module):
+def make_patcher(module: torch.nn.Module, disable_dynamic: bool = False):
     """Newer cores bind CoreModelPatcher at start-up, to their dynamic class."""
-    patcher_class = getattr(
-        comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher
-    )
+    patcher_class = comfy.model_patcher.ModelPatcher
+    if not disable_dynamic:
+        patcher_class = getattr(comfy.model_patcher, "CoreModelPatcher", patcher_class)
+    # The dynamic one takes over a file's tensors and casts them to these as it brings them in.
+    keep_dtypes = getattr(comfy.model_management, "archive_model_dtypes", None)
+    if keep_dtypes is not None:
+        keep_dtypes(module)
     return patcher_class(
         module,
         load_device=comfy.model_management.get_torch_device(),
@@ -127,23 +185,35 @@ def make_patcher(module: torch.nn.Module):
     )
 
 
-def _load_strictly(module: torch.nn.Module, state: dict, name: str, patcher) -> None:
-    expected = module.state_dict()
-    missing, unexpected = expected.keys() - state.keys(), state.keys() - expected.keys()
-    if missing or unexpected:
-        raise FlashFaceError(
-            f"{name} is not a whole FlashFace checkpoint: missing {some(missing)}; "
-            f"unexpected {some(unexpected)}. Download it again, or convert it again."
+def loaded_by(patcher: Any, load: Callable, *args) -> None:
+    """load(*args, disable_dynamic=...) gives a fresh ModelPatcher of the same network.
+
+    Newer cores ask for it: TorchCompileModel, prompts with hooks, copies for other GPUs.
+    """
+    patcher.cached_patcher_init = (load, args)
+
+
+def _load(module: torch.nn.Module, state: dict, name: str, patcher) -> None:
+    def explain(difference: Difference) -> str:
+        if difference.missing or difference.unexpected:
+            return (
+                f"{name} is not a whole FlashFace checkpoint: missing {some(difference.missing)}; "
+                f"unexpected {some(difference.unexpected)}. Download it again, or convert it again."
+            )
+        if difference.shapes:
+            key, got, wanted = min(difference.shapes)
+            return (
+                f"{name}: {key} is {got}, expected {wanted} ({len(difference.shapes)} tensors "
+                "differ in shape)."
+            )
+        key, dtype = difference.whole_numbers[0]
+        return (
+            f"{name}: {key} holds {dtype}, expected floating point. Download it again, or convert "
+            "it again."
         )
-    wrong = [key for key in expected if expected[key].shape != state[key].shape]
-    if wrong:
-        key = sorted(wrong)[0]
-        raise FlashFaceError(
-            f"{name}: {key} is {tuple(state[key].shape)}, expected {tuple(expected[key].shape)} "
-            f"({len(wrong)} tensors differ in shape)."
-        )
+
     is_dynamic = getattr(patcher, "is_dynamic", bool)()
-    module.load_state_dict(state, assign=is_dynamic)
+    load_strictly(module, state, explain, assign=is_dynamic)
 
 
 def _set_group_norm_eps(unet: torch.nn.Module) -> None:

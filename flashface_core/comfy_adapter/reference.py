@@ -20,8 +20,21 @@ from ..rows import StepReferences, gather_references
 
 # In main memory; 4 references and 30 steps take 0.64 GB in fp16 at SD1.5's size.
 CACHE_BYTES = 2 * 1024**3
+LATENT_BYTES = 64 * 1024**2  # 5000 photos at SD1.5's size, 1000 at SDXL's
+STORAGE = torch.device("cpu")  # under --highvram, core's offload device is the GPU
 CLIP_TOKENS = 77
 LATENT_CHANNELS = 4
+
+
+class LatentCaches:
+    """Encoded photos, one bounded cache for every VAE that lives."""
+
+    def __init__(self) -> None:
+        self._by_vae: WeakKeyDictionary = WeakKeyDictionary()
+
+    def of(self, vae) -> FeatureCache[tuple[torch.Tensor, str]]:
+        """By the crop's content: latent (1, 4, h, w), float32 on the CPU, and its hash."""
+        return self._by_vae.setdefault(vae.first_stage_model, FeatureCache(LATENT_BYTES))
 
 
 class PhotoEncoder:
@@ -52,7 +65,7 @@ class PhotoEncoder:
         self.reference_size = reference_size
         self.family = family
         self.latent_format = latent_format or comfy.latent_formats.SD15()
-        self._latents: WeakKeyDictionary = WeakKeyDictionary()  # VAE module -> crop -> latent
+        self._latents = LatentCaches()
 
     def step_references(
         self, features: FaceFeatures, timestep: float, device: torch.device, model=None
@@ -70,6 +83,10 @@ class PhotoEncoder:
     def keys_values_bytes(self, tokens: int) -> int:
         """What the keys and values of one reference take whose latent has `tokens` pixels."""
         raise NotImplementedError
+
+    def get_models(self) -> list:
+        """The ModelPatchers of networks that are no part of the MODEL."""
+        return []
 
     def _precompute(self, features: FaceFeatures, sigmas: torch.Tensor) -> None:
         raise NotImplementedError
@@ -148,13 +165,13 @@ class PhotoEncoder:
         return context.detach().float().cpu()
 
     def _reference_latent(self, reference: FaceReference, weight: float, vae) -> ReferenceLatent:
-        latents = self._latents.setdefault(vae.first_stage_model, {})
-        if reference.content not in latents:
+        def encode() -> tuple[torch.Tensor, str]:
             square = pad_to_square(reference.crop, self.reference_size)
             encoded = vae.encode(square[None].float() / 255)  # posterior mean
             latent = self.latent_format.process_in(encoded).float().cpu()
-            latents[reference.content] = (latent, content_hash(latent))
-        latent, content = latents[reference.content]
+            return latent, content_hash(latent)
+
+        latent, content = self._latents.of(vae).get(reference.content, encode)
         return ReferenceLatent(latent, content, weight)
 
 
@@ -169,7 +186,10 @@ class ReferenceNet(PhotoEncoder):
         self.patcher = patcher
         self.picture_size = picture_size
         self.fingerprint = fingerprint
-        self.cache = FeatureCache(CACHE_BYTES)
+        self.cache: FeatureCache[KeysValues] = FeatureCache(CACHE_BYTES)
+
+    def get_models(self) -> list:
+        return [self.patcher]
 
     @property
     def network(self) -> ReferenceNetwork:
@@ -190,7 +210,6 @@ class ReferenceNet(PhotoEncoder):
         self, reference: ReferenceLatent, features: FaceFeatures, timestep: float
     ) -> KeysValues:
         device, dtype = self.patcher.load_device, self.compute_dtype
-        storage = self.patcher.offload_device
 
         def compute() -> KeysValues:
             comfy.model_management.throw_exception_if_processing_interrupted()
@@ -198,7 +217,7 @@ class ReferenceNet(PhotoEncoder):
             pairs = self.network.keys_values(
                 reference.latent.to(device, dtype), timestep, features.context.to(device, dtype)
             )
-            return {site: (k.to(storage), v.to(storage)) for site, (k, v) in pairs.items()}
+            return {site: (k.to(STORAGE), v.to(STORAGE)) for site, (k, v) in pairs.items()}
 
         key = (reference.content, features.context_content, timestep, dtype, str(device))
         return self.cache.get(key, compute)

@@ -7,7 +7,7 @@ import comfy.sd
 from ..checkpoint_file import read_state_dict
 from ..errors import FlashFaceError
 from ..tiny_text import clip_state_dict
-from .load import load_flashface
+from .load import load_flashface, loaded_by
 
 FOLDER = Path(__file__).resolve().parents[2] / "tiny_models"
 FLASHFACE, VAE = "flashface_tiny.safetensors", "vae_tiny.safetensors"
@@ -33,16 +33,37 @@ def _shipped(name: str) -> Path:
 
 
 def load_tiny_clip(embedding_directory: list[str] | None = None):
+    clip = _tiny_clip(embedding_directory)
+    loaded_by(clip.patcher, _load_clip_patcher, embedding_directory)
+    return clip
+
+
+def _tiny_clip(embedding_directory: list[str] | None, **options):
     return comfy.sd.load_text_encoder_state_dicts(
         [clip_state_dict()],
         embedding_directory,
         clip_type=comfy.sd.CLIPType.STABLE_DIFFUSION,
+        **options,
     )
 
 
 def load_vae(path: Path):
     """A file in TAESD's single-file layout, as core's VAELoader reads it."""
+    vae = _taesd(path)
+    loaded_by(vae.patcher, _load_vae_patcher, path)
+    return vae
+
+
+def _taesd(path: Path):
     state, metadata = read_state_dict(path)
     vae = comfy.sd.VAE(sd=state, metadata=metadata)
     vae.throw_exception_if_invalid()
     return vae
+
+
+def _load_clip_patcher(embedding_directory: list[str] | None, disable_dynamic: bool = False):
+    return _tiny_clip(embedding_directory, disable_dynamic=disable_dynamic).patcher
+
+
+def _load_vae_patcher(path: Path, disable_dynamic: bool = False):
+    return _taesd(path).patcher

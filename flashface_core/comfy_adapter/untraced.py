@@ -75,7 +75,7 @@ def call_unet(executor, x, t, c_concat, c_crossattn, control, transformer_option
     options = transformer_options
     marks = _graph_marks(executor.class_obj, options)
     with _running_with(options):
-        return executor(x, t, c_concat, c_crossattn, control, options, **kwargs, **marks)
+        return executor(x, t, c_concat, c_crossattn, control, options, **(kwargs | marks))
 
 
 def _graph_marks(model, options: dict[str, Any]) -> dict[str, bool]:

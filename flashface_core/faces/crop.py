@@ -31,6 +31,11 @@ def photo_to_uint8(photo: torch.Tensor) -> torch.Tensor:
     return (photo * 255).round_().clamp_(0, 255).to(torch.uint8)
 
 
+def pure_share(picture: torch.Tensor) -> float:
+    """Of the pixels of uint8 (H, W, 3): how many are pure black or pure white, 0..1."""
+    return ((picture == 0).all(-1) | (picture == 255).all(-1)).float().mean().item()
+
+
 def crop_face(
     photo: torch.Tensor, box: Box, eyes: Points | None = None, margin: float = 0.0
 ) -> torch.Tensor:

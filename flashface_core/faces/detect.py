@@ -55,6 +55,6 @@ def load_usable_detector(
     raise FlashFaceError(
         f"No face detector can be used. For MTCNN run {INSTALL_MTCNN} with ComfyUI's Python; for "
         f"InsightFace {INSTALL_INSIGHTFACE} and put a model pack such as buffalo_l into "
-        "ComfyUI/models/insightface/models. FlashFaceIdentity works without a detector too: "
+        "ComfyUI/models/insightface/models. FlashFace Identity works without a detector too: "
         "connect `boxes`, or crop the photos to the face (core's Image Crop), also by a mask."
     )

@@ -9,7 +9,7 @@ from ..errors import FlashFaceError
 from ..identity import FaceReference, Identity, IdentityGroup, one_person
 from .align import align_face
 from .boxes import check_inside, read_boxes
-from .crop import crop_face, pad_to_square, photo_to_uint8
+from .crop import crop_face, pad_to_square, photo_to_uint8, pure_share
 from .face import Detector, Face
 from .preview import draw_boxes
 
@@ -17,6 +17,11 @@ SELECT = ["largest", "leftmost", "rightmost", "index", "every face"]
 NO_FACE = ["error", "skip image", "use whole image"]
 
 FACES_SIZE = 224
+BLANK = 0.95  # share of pure black and white pixels from which on a photo shows nobody
+BLANK_ADVICE = (
+    "pure black or pure white. Load Image of older ComfyUIs does this to grey PNG files of 16 "
+    "bits: save them with 8 bits. Otherwise crop the photo to the face, or use another one"
+)
 
 
 class MadeIdentity(NamedTuple):
@@ -45,8 +50,8 @@ def make_identity(
 ) -> MadeIdentity:
     """IMAGE (N, H, W, C) in 0..1 to an identity; given boxes win over a detector.
 
-    Raises FlashFaceError by the no_face policy, for boxes that do not match the images, and for a
-    group in append_to.
+    Raises FlashFaceError by the no_face policy, for boxes that do not match the images, for faces
+    with a weight that are black and white alone, and for a group in append_to.
     """
     before = None if append_to is None else one_person(append_to, "append_to adds to one person")
     photos = [photo_to_uint8(photo) for photo in image]
@@ -65,15 +70,17 @@ def make_identity(
         is_whole = any(face is whole for face in faces)
         chosen = choose_faces(faces, select, index)
         if not chosen and no_face == "error":
-            raise FlashFaceError(_no_face_message(number, faces, index, select, is_whole))
+            raise FlashFaceError(_no_face_message(number, photo, faces, index, select, is_whole))
         if not chosen and no_face == "use whole image":
             chosen = [whole]
-        references += [
+        made = [
             _whole_reference(photo, weight)
             if face is whole
             else face_reference(photo, face, weight, margin)
             for face in chosen
         ]
+        _check_content(made, number)
+        references += made
         previews.append(draw_boxes(photo, faces, chosen))
     count = len(references)
     squares = [pad_to_square(reference.crop, FACES_SIZE) for reference in references]
@@ -105,6 +112,16 @@ def _whole_reference(photo: torch.Tensor, weight: float) -> FaceReference:
     return FaceReference.from_crop(crop_face(photo, (0, 0, width, height)), weight)
 
 
+def _check_content(references: Sequence[FaceReference], number: int) -> None:
+    for reference in references:
+        share = pure_share(reference.crop)
+        if reference.weight > 0 and share >= BLANK:
+            raise FlashFaceError(
+                f"Image {number} shows no face: {share:.0%} of what is taken of it is "
+                f"{BLANK_ADVICE} (with weight 0 they may stay)."
+            )
+
+
 def choose_faces(faces: Sequence[Face], select: str, index: int) -> list[Face]:
     """The wanted faces; none when there is no such face."""
     if select == "every face" or not faces:
@@ -120,8 +137,15 @@ def choose_faces(faces: Sequence[Face], select: str, index: int) -> list[Face]:
 
 
 def _no_face_message(
-    number: int, faces: Sequence[Face], index: int, select: str, detector_missing: bool
+    number: int,
+    photo: torch.Tensor,
+    faces: Sequence[Face],
+    index: int,
+    select: str,
+    detector_missing: bool,
 ) -> str:
+    if not faces and (share := pure_share(photo)) >= BLANK:
+        return f"Image {number} has no face: {share:.0%} of it is {BLANK_ADVICE}."
     if not faces:
         return (
             f"Image {number} has no face; use another photo (upright, the face not too small), "

@@ -36,7 +36,7 @@ def compare(
     without, the place, or the whole picture. Raises FlashFaceError for a group of people, and for
     a person without a photo that can be compared.
     """
-    person = one_person(identity, "FlashFaceSimilarity compares pictures with one person")
+    person = one_person(identity, "FlashFace Similarity compares pictures with one person")
     if not len(image):
         raise FlashFaceError("The batch of images is empty; connect at least one picture.")
     embedder = choose_embedder(detector)
@@ -60,7 +60,7 @@ def embed_person(person: Identity, embedder: Embedder) -> tuple[np.ndarray, str]
     if not counted:
         raise FlashFaceError(
             f"The identity has {len(person.references)} photos and none with a weight above 0; "
-            "give one of them a weight in FlashFaceIdentity."
+            "give one of them a weight in FlashFace Identity."
         )
     seen = [(embedder.reference(reference), reference.weight) for reference in counted]
     known = [(vector, weight) for vector, weight in seen if vector is not None]

@@ -24,6 +24,7 @@ from torch import nn
 from ..checkpoint import REFERENCE, some
 from ..checkpoint_file import read_state_dict
 from ..errors import FlashFaceError
+from ..strict_load import Difference, load_strictly
 from .face2diffusion.encoder import MSID
 from .face2diffusion.files import build_encoder
 from .facestudio import TOKENS, HybridCondition, TextPrior
@@ -101,29 +102,30 @@ def build_facestudio(
     )
 
 
-def load_strictly(
+def load_part(
     name: str, network: _Network, state: Mapping[str, torch.Tensor], part: str
 ) -> _Network:
     """The network, frozen and in eval mode, with the tensors of one part of the file.
 
     name: of the file. Raises FlashFaceError for what is missing, unexpected or of another shape.
     """
-    expected = network.state_dict()
-    problem = ""
-    if missing := expected.keys() - state.keys():
-        problem = f"lacks {some({part + key for key in missing})}"
-    elif unknown := state.keys() - expected.keys():
-        problem = f"has tensors that do not belong there, {some({part + key for key in unknown})}"
-    for key in () if problem else expected:
-        got, wanted = state[key], expected[key]
-        if got.shape != wanted.shape:
-            shapes = f"{tuple(got.shape)}, expected {tuple(wanted.shape)}"
-            problem = f"has {part}{key} of the shape {shapes}"
-        elif not got.is_floating_point():
-            problem = f"holds {str(got.dtype).removeprefix('torch.')} in {part}{key}"
-    if problem:
-        raise FlashFaceError(f"{name} {problem}; {WHOLE}.")
-    network.load_state_dict(state)
+
+    def explain(difference: Difference) -> str:
+        problem = ""
+        if difference.missing:
+            problem = f"lacks {some(part + key for key in difference.missing)}"
+        elif difference.unexpected:
+            unknown = some(part + key for key in difference.unexpected)
+            problem = f"has tensors that do not belong there, {unknown}"
+        elif difference.shapes:
+            key, got, wanted = difference.shapes[0]
+            problem = f"has {part}{key} of the shape {got}, expected {wanted}"
+        else:
+            key, dtype = difference.whole_numbers[0]
+            problem = f"holds {dtype} in {part}{key}"
+        return f"{name} {problem}; {WHOLE}."
+
+    load_strictly(network, state, explain)
     return network.requires_grad_(False).eval()
 
 
@@ -151,13 +153,13 @@ def _condition(
             "of the face embedding; the rest of them is the style embedding."
         )
     network = HybridCondition(inputs - face_width, face_width, rows // tokens, tokens)
-    return load_strictly(name, network, {f"linear.{k}": v for k, v in state.items()}, "")
+    return load_part(name, network, {f"linear.{k}": v for k, v in state.items()}, "")
 
 
 def _prior(name: str, state: Mapping[str, torch.Tensor], style_width: int) -> TextPrior:
     first = state.get("0.weight")
     hidden, text_width = first.shape if first is not None and first.ndim == 2 else (1, 1)
-    return load_strictly(name, TextPrior(text_width, hidden, style_width), state, PRIOR)
+    return load_part(name, TextPrior(text_width, hidden, style_width), state, PRIOR)
 
 
 def _style_config(name: str, metadata: Mapping[str, str], has_tensors: bool) -> dict | None:

@@ -1,11 +1,27 @@
-"""The real frontend in a real Chromium, on one server for every test of this folder."""
+"""The real frontend in a real Chromium, on one server for every test of this folder.
 
+Every test runs in both ways that the frontend has of drawing nodes, and its id says which version
+of the frontend it was: tiny_models-1.58.1-nodes2.
+"""
+
+import itertools
 import shutil
 
 import pytest
-from support.server import rule_server
+from support.browser import LOOKS, NODES_2, complaints, frontend, load_page
+from support.server import SHIPPED, rule_server
 
 NAMES = ("chromium", "google-chrome", "chromium-browser")
+
+
+def pytest_generate_tests(metafunc):
+    if "opened" in metafunc.fixturenames:
+        pairs = list(itertools.product(SHIPPED, LOOKS))
+        ids = [f"{name}-{frontend()}-{look}" for name, look in pairs]
+        metafunc.parametrize(("name", "look"), pairs, ids=ids, scope="module")
+    elif "look" in metafunc.fixturenames:
+        ids = [f"{frontend()}-{look}" for look in LOOKS]
+        metafunc.parametrize("look", LOOKS, ids=ids, scope="module")
 
 
 @pytest.fixture(scope="session")
@@ -26,25 +42,33 @@ def server(chromium, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def browser(chromium):
+def pages(server, chromium):
+    """A page for each look, loaded once: that takes longer than most of what is done in it."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield browser
+        context = browser.new_context(viewport={"width": 2750, "height": 1150})
+        context.set_default_timeout(60_000)
+        pages = {}
+        for look in LOOKS:
+            server.post(f"/settings/{NODES_2}", look == "nodes2")
+            pages[look] = context.new_page()
+            load_page(pages[look], server)
+        yield pages
         browser.close()
 
 
-@pytest.fixture
-def page(server, browser):
+@pytest.fixture(scope="module")
+def page(pages, look, server):
     """ComfyUI's page with an empty canvas."""
-    page = browser.new_page(viewport={"width": 2750, "height": 1150})
-    page.set_default_timeout(60_000)
-    page.goto(server.url)
-    page.wait_for_function(
-        "window.app?.graph && 'FlashFaceApply' in (window.LiteGraph?.registered_node_types ?? {})"
-    )
-    page.wait_for_load_state("networkidle")
+    page = pages[look]
+    page.bring_to_front()
+    if complaints(page):  # of a test that failed
+        server.post(f"/settings/{NODES_2}", look == "nodes2")
+        load_page(page, server)
+    assert page.evaluate("window.__COMFYUI_FRONTEND_VERSION__") == frontend()
+    nodes_2 = page.evaluate(f"app.extensionManager.setting.get('{NODES_2}')")
+    assert bool(nodes_2) == (look == "nodes2")
     page.evaluate("app.graph.clear()")
-    yield page
-    page.close()
+    return page

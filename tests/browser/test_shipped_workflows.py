@@ -1,20 +1,29 @@
 """A person opens a shipped workflow, exports it, and runs it."""
 
+import itertools
+import json
 import time
 
 import pytest
-from support.server import LARGE, SHIPPED, api_workflow, bare, node_id, small_workflow
+from support.browser import complaints, open_graph
+from support.server import (
+    LARGE,
+    SHIPPED,
+    TINY,
+    api_workflow,
+    bare,
+    node_id,
+    small_workflow,
+    ui_workflow,
+)
 
 pytestmark = pytest.mark.browser
 
-OPEN_TEMPLATE = """async (name) => {
-    const path = `/api/workflow_templates/flashface/${name}.json`
-    await app.loadGraphData(await (await fetch(path)).json())
-}"""
 NODES = """() => app.graph.nodes.map((node) => ({
     type: node.type,
     registered: node.type in LiteGraph.registered_node_types,
     errors: Boolean(node.has_errors),
+    place: [...node.getBounding()],
 }))"""
 SHOW_ALL = """() => {
     const ends = app.graph.nodes.map((n) => [n.pos[0] + n.size[0], n.pos[1] + n.size[1]])
@@ -39,16 +48,10 @@ MAKE_SMALL = """() => {
 RUN = {name: api_workflow(name) for name in SHIPPED} | {LARGE: small_workflow()}
 
 
-@pytest.fixture(params=SHIPPED)
-def name(request) -> str:
-    return request.param
-
-
-@pytest.fixture
-def opened(page, name):
-    page.evaluate(OPEN_TEMPLATE, name)
-    page.wait_for_function("app.graph.nodes.length > 0")
-    page.wait_for_timeout(1000)  # dialogs about missing things come a little later
+@pytest.fixture(scope="module")
+def opened(page, server, name):
+    """A page with the template, for every test of a workflow in their order."""
+    open_graph(page, server.get(f"/api/workflow_templates/flashface/{name}.json"))
     return page
 
 
@@ -64,8 +67,15 @@ def test_it_opens_without_missing_nodes_and_without_complaint(opened, name):
     nodes = opened.evaluate(NODES)
     assert len(nodes) == len(api_workflow(name)) + 1  # and the note
     assert not [node for node in nodes if node["errors"] or not node["registered"]]
-    assert opened.locator(".p-dialog:visible").all_inner_texts() == []
-    assert opened.locator(".p-toast-message:visible").all_inner_texts() == []
+    assert complaints(opened) == []
+
+
+def test_no_node_stands_on_another(opened):
+    for one, other in itertools.combinations(opened.evaluate(NODES), 2):
+        (x, y, width, height), (x_2, y_2, width_2, height_2) = one["place"], other["place"]
+        beside = min(x + width, x_2 + width_2) <= max(x, x_2) + 1  # pixels are rounded
+        above = min(y + height, y_2 + height_2) <= max(y, y_2) + 1
+        assert beside or above, f"{one} {other}"
 
 
 def test_its_export_is_the_shipped_api_workflow(opened, name):
@@ -74,9 +84,10 @@ def test_its_export_is_the_shipped_api_workflow(opened, name):
 
 def test_saving_and_opening_it_again_changes_nothing(opened):
     before = export(opened)
-    opened.evaluate("async () => app.loadGraphData(app.graph.serialize())")
-    opened.wait_for_timeout(500)
+    saved = opened.evaluate("JSON.stringify(app.graph.serialize())")  # as into a file
+    open_graph(opened, json.loads(saved))
     assert export(opened) == before
+    assert complaints(opened) == []
 
 
 def test_it_runs_and_shows_its_picture(opened, name, server, tmp_path):
@@ -99,3 +110,12 @@ def test_it_runs_and_shows_its_picture(opened, name, server, tmp_path):
     opened.wait_for_timeout(1000)
     opened.screenshot(path=tmp_path / "workflow.png")
     print(f"screenshot: {tmp_path / 'workflow.png'}")
+
+
+def test_a_workflow_with_an_unknown_node_is_complained_of(page):
+    """Else the test of what is opened without complaint could not fail."""
+    graph = ui_workflow(TINY)
+    graph["nodes"][0]["type"] = "FlashFaceOfAnotherWorld"
+    open_graph(page, graph)
+    assert "FlashFaceOfAnotherWorld" in "".join(complaints(page))
+    assert [n["type"] for n in page.evaluate(NODES) if n["errors"]] == ["FlashFaceOfAnotherWorld"]

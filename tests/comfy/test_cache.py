@@ -168,3 +168,35 @@ def test_two_loads_of_a_file_do_not_share_what_they_remember(work, checkpoint):
     again = Work(replace(work.flashface, model=model, net=net), work.vae)
     assert torch.equal(again.draw(identity()), first)
     assert (again.photos, again.passes) == (2, 2 * STEPS)
+
+
+def test_encoded_photos_keep_within_their_bound(work, vae, monkeypatch):
+    whole = work.draw(identity())
+    latents = work.flashface.net._latents
+    entry = latents.of(vae).bytes // 2
+    monkeypatch.setattr(latents.of(vae), "max_bytes", 2 * entry)
+    for seed in range(4):
+        work.draw(identity(photos(2, seed=seed + 20)))
+        assert work.photos == 2
+        assert 0 < latents.of(vae).bytes <= 2 * entry
+    assert torch.equal(work.draw(identity()), whole)
+    assert work.photos == 2  # encoded again, the others went first
+    work.draw(identity())
+    assert work.photos == 0
+
+
+def test_encoded_photos_are_bounded_from_the_start(work, vae):
+    work.draw(identity())
+    bounded = work.flashface.net._latents.of(vae)
+    assert 0 < bounded.bytes < bounded.max_bytes <= 2**30
+
+
+def test_keys_and_values_lie_in_main_memory_whatever_the_flags(work):
+    """With --highvram core leaves networks on the GPU, where their offload device is."""
+    expected = work.draw(identity())
+    work.flashface.net.cache = FeatureCache(2**40)
+    work.flashface.net.patcher.offload_device = torch.device("meta")
+    assert torch.equal(work.draw(identity()), expected)
+    entries = work.flashface.net.cache._entries.values()
+    devices = {t.device.type for entry in entries for pair in entry.values() for t in pair}
+    assert devices == {"cpu"} and work.passes == 2 * STEPS

@@ -129,7 +129,7 @@ def test_one_person_is_asked_for_where_one_is_needed():
         lambda: placed(two),
         lambda: identity(photos(1), append_to=two),
     ):
-        with pytest.raises(FlashFaceError, match="one person, before FlashFaceIdentityGroup"):
+        with pytest.raises(FlashFaceError, match="one person, before FlashFace Identity Group"):
             use()
 
 

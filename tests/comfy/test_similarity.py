@@ -199,7 +199,7 @@ def test_arcface_leaves_out_the_photos_without_a_face(insightface):
 
 def test_a_group_of_people_is_an_error():
     anna, berta = (identify(torch.rand(1, 40, 40, 3), name=name) for name in ("Anna", "Berta"))
-    with pytest.raises(FlashFaceError, match="FlashFaceSimilarity .* group of 2 .Anna, Berta."):
+    with pytest.raises(FlashFaceError, match="FlashFace Similarity .* group of 2 .Anna, Berta."):
         compare(torch.rand(1, 40, 40, 3), join_people([anna, berta]))
 
 

@@ -5,6 +5,8 @@ import pytest
 pytestmark = pytest.mark.server
 
 ANY = object()  # sockets have no default
+WIDGETS = ("COMBO", "INT", "FLOAT", "STRING", "BOOLEAN")
+OLD_SOCKETS = ("CLIP", "CLIP_VISION", "CONDITIONING", "IMAGE", "MASK", "MODEL", "SIGMAS", "VAE")
 
 SELECT = ["largest", "leftmost", "rightmost", "index", "every face"]
 NO_FACE = ["error", "skip image", "use whole image"]
@@ -258,9 +260,20 @@ def test_every_node_of_the_pack_is_in_the_contract_and_no_other(object_info):
     assert ours == set(CONTRACT)
 
 
+def described_inputs(object_info, node) -> dict[str, list]:
+    inputs = object_info[node]["input"]
+    return {**inputs["required"], **inputs.get("optional", {})}
+
+
 @pytest.mark.parametrize("node", CONTRACT)
 def test_every_widget_says_what_it_does(object_info, node):
-    inputs = object_info[node]["input"]
-    widgets = ("COMBO", "INT", "FLOAT", "STRING", "BOOLEAN")
-    for name, (type_, options) in {**inputs["required"], **inputs.get("optional", {})}.items():
-        assert type_ not in widgets or options.get("tooltip"), f"{node}.{name} has no tooltip"
+    for name, (type_, options) in described_inputs(object_info, node).items():
+        assert type_ not in WIDGETS or options.get("tooltip"), f"{node}.{name} has no tooltip"
+
+
+@pytest.mark.parametrize("node", CONTRACT)
+def test_no_frontend_makes_a_widget_of_a_socket(object_info, node):
+    """Types without a widget in any frontend are core's old ones alone."""
+    for name, (type_, options) in described_inputs(object_info, node).items():
+        is_socket = type_ not in WIDGETS and type_ not in OLD_SOCKETS
+        assert options.get("forceInput", False) == is_socket, f"{node}.{name}"

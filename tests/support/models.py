@@ -12,12 +12,16 @@ from .control import seeded_like
 from .core_calls import known_to
 
 
-def community_model(model, seed: int, num_heads: int = 8):
-    """An SD1.5 MODEL of the same topology with other weights, as core's own loader makes it."""
+def community_model(model, seed: int, dtype=torch.float32, compute_dtype=None, num_heads: int = 8):
+    """An SD1.5 MODEL of the same topology with other weights, as core's own loader makes it.
+
+    compute_dtype: None: dtype.
+    """
     like = model.model.diffusion_model.state_dict()
     weights = seeded_like(like, seed)
     config = comfy.model_detection.detect_unet_config(weights, "")
-    return _patcher(comfy.supported_models.SD15({**config, "num_heads": num_heads}), weights)
+    config = comfy.supported_models.SD15({**config, "num_heads": num_heads})
+    return _patcher(config, weights, dtype, compute_dtype)
 
 
 def narrower_model(model):
@@ -102,8 +106,8 @@ def random_vae(latent_channels: int):
     return comfy.sd.VAE(sd=seeded_like(network.state_dict(), seed=8))
 
 
-def _patcher(config, weights):
-    config.set_inference_dtype(torch.float32, None)
+def _patcher(config, weights, dtype=torch.float32, compute_dtype=None):
+    config.set_inference_dtype(dtype, compute_dtype)
     model = config.get_model(weights)
     if weights:
         model.diffusion_model.load_state_dict(weights)

@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import re
 import shutil
 import urllib.request
 from collections.abc import Iterator
@@ -131,3 +132,11 @@ def fetch(server, path: str) -> bytes:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(server.url + path, timeout=60) as response:
         return response.read()
+
+
+def complaint(server, workflow: Workflow) -> str:
+    """What the user reads of a workflow that cannot run: the one line that names a node."""
+    with pytest.raises(RuntimeError) as caught:
+        server.prompt(workflow, timeout=60)
+    (line,) = re.findall(r"^node \d+ \(.*$", str(caught.value), re.MULTILINE)
+    return line

@@ -1,6 +1,7 @@
 """Rules of the house that hold for every file."""
 
 import ast
+import re
 import subprocess
 import sys
 
@@ -19,6 +20,7 @@ ORDER = [
     "identity",
     "mix",
     "checkpoint_file",
+    "strict_load",
     "identity_file",
     "faces",
     "likeness",
@@ -74,3 +76,26 @@ def test_no_file_of_the_pack_puts_anything_on_a_device_by_hand():
         for path in (ROOT / folder).rglob("*.py"):
             text = path.read_text()
             assert ".cuda(" not in text and 'to("cuda' not in text, path
+
+
+# comfy-test's SYNTAX level refuses these in a published pack, and warns of the last.
+REFUSED = (
+    r"(?<![\w.])(torch\.)?nn\.(Linear|Conv[123]d|ConvTranspose[12]d|LayerNorm|GroupNorm|Embedding)"
+    r"\s*\(",
+    r"\.cuda\s*\(|\.to\s*\(\s*(torch\.device\s*\(\s*)?[\"']cuda",
+    r"\bautocast\s*\(",
+    r"torch\.load\s*\(",
+)
+
+
+def test_published_files_have_no_layer_or_loader_that_core_cannot_manage():
+    files = [path for f in ("flashface_core", "nodes") for path in sorted((ROOT / f).rglob("*.py"))]
+    assert len(files) > 50
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in (*files, ROOT / "__init__.py")
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        for pattern in REFUSED
+        if not line.lstrip().startswith("#") and re.search(pattern, line)
+    ]
+    assert found == []

@@ -89,13 +89,21 @@ def test_names_and_folders(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["../anna", "/anna", "a//b", "a\\..\\b", "c:x", "a\nb", "..", "a."]
+    "name",
+    ["../anna", "/anna", "a//b", "a\\..\\b", "c:x", "a\nb", "..", "a.", "a\ud83d", "\ude00/a"],
 )
 def test_names_that_lead_elsewhere_are_refused(tmp_path, name):
     folder = tmp_path / "identities"
     with pytest.raises(FlashFaceError, match="no name for a file"):
         save_identity(anna(), folder, name)
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_an_identity_named_with_half_an_emoji_by_older_versions_needs_a_filename(tmp_path):
+    half = anna(name="Anna \ud83d")
+    with pytest.raises(FlashFaceError, match="no name for a file"):
+        save_identity(half, tmp_path, "")
+    assert load_identity(save_identity(half, tmp_path, "anna")).name == half.name
 
 
 def test_without_any_name_or_photo(tmp_path):

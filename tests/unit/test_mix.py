@@ -75,7 +75,7 @@ def test_the_place_is_that_of_the_one_who_has_one():
     for ratio in (0, 0.5, 1):
         assert mix_identities(person(1.0), person(1.0, place=place), ratio).place is place
         assert mix_identities(person(1.0, place=place), person(1.0), ratio).place is place
-    with pytest.raises(FlashFaceError, match="Both .* have a place.* behind FlashFaceIdentityMix"):
+    with pytest.raises(FlashFaceError, match="Both .* a place.* behind FlashFace Identity Mix"):
         mix_identities(person(1.0, place=place), person(1.0, place=place), 0.5)
 
 

@@ -1,6 +1,6 @@
 """MSID, the multi-scale identity encoder: a ViT read at four depths."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -40,25 +40,28 @@ def network_input(faces: torch.Tensor) -> torch.Tensor:
 class MSID(nn.Module):
     """Faces to identity vectors. Modules are named as in the published file.
 
-    face: ALIGNED or CROP. Section B.2; by the paper, reading shallow blocks too keeps the camera
-    pose out of the vector. Meant for eval(): only then a face's vector does not depend on the
-    others of its batch.
+    face: ALIGNED or CROP. operations: torch.nn or a comfy.ops class. Section B.2; by the paper,
+    reading shallow blocks too keeps the camera pose out of the vector. Meant for eval(): only then
+    a face's vector does not depend on the others of its batch.
     """
 
-    def __init__(self, topology: Topology = PUBLISHED, face: str = ALIGNED) -> None:
+    def __init__(
+        self, topology: Topology = PUBLISHED, face: str = ALIGNED, operations: Any = nn
+    ) -> None:
         super().__init__()
         self.topology, self.face = topology, face
         self.vector_width = topology.vector_width
         size, patch, width, depth, heads, scales = topology
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + (size // patch) ** 2, width))
-        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, width, patch, stride=patch)})
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
-        self.norm = nn.LayerNorm(width, eps=BLOCK_EPS)  # in the file, and never used
+        self.patch_embed = nn.ModuleDict({"proj": operations.Conv2d(3, width, patch, stride=patch)})
+        self.blocks = nn.ModuleList(Block(width, heads, operations) for _ in range(depth))
+        self.norm = operations.LayerNorm(width, eps=BLOCK_EPS)  # in the file, and never used
         self.norms = nn.ModuleDict(
             {
                 f"layer_{index}": nn.Sequential(
-                    nn.BatchNorm1d(width, eps=SCALE_EPS), nn.LayerNorm(width, eps=SCALE_EPS)
+                    nn.BatchNorm1d(width, eps=SCALE_EPS),
+                    operations.LayerNorm(width, eps=SCALE_EPS),
                 )
                 for index in scales
             }
@@ -85,17 +88,14 @@ class MSID(nn.Module):
 class Block(nn.Module):
     """A transformer block with its norms first."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, operations: Any) -> None:
         super().__init__()
+        linear, layer_norm = operations.Linear, operations.LayerNorm
         self.heads = heads
-        self.norm1 = nn.LayerNorm(width, eps=BLOCK_EPS)
-        self.attn = nn.ModuleDict(
-            {"qkv": nn.Linear(width, 3 * width), "proj": nn.Linear(width, width)}
-        )
-        self.norm2 = nn.LayerNorm(width, eps=BLOCK_EPS)
-        self.mlp = nn.ModuleDict(
-            {"fc1": nn.Linear(width, 4 * width), "fc2": nn.Linear(4 * width, width)}
-        )
+        self.norm1 = layer_norm(width, eps=BLOCK_EPS)
+        self.attn = nn.ModuleDict({"qkv": linear(width, 3 * width), "proj": linear(width, width)})
+        self.norm2 = layer_norm(width, eps=BLOCK_EPS)
+        self.mlp = nn.ModuleDict({"fc1": linear(width, 4 * width), "fc2": linear(4 * width, width)})
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = x + self._attention(self.norm1(x))

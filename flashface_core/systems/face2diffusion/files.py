@@ -17,6 +17,7 @@ from torch import nn
 from ...checkpoint import some
 from ...checkpoint_file import read_state_dict
 from ...errors import FlashFaceError
+from ...strict_load import Difference, load_strictly
 from .encoder import ALIGNED, CROP, MSID, PUBLISHED, Topology
 from .mapping import MappingNetwork
 
@@ -162,25 +163,22 @@ def _build(
     advice: str,
     make: Callable[[], _Network],
 ) -> _Network:
+    def explain(difference: Difference) -> str:
+        return f"{name} is not {kind}: {_problem(difference)}; {advice}."
+
     with torch.device("meta"):  # neither memory nor time for values that the file replaces
         network = make()
-    if problem := _difference(state, network.state_dict()):
-        raise FlashFaceError(f"{name} is not {kind}: {problem}; {advice}.")
-    network.to_empty(device="cpu").load_state_dict(state)
+    load_strictly(network, state, explain)
     return network.requires_grad_(False).eval()
 
 
-def _difference(
-    state: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]
-) -> str | None:
-    if missing := expected.keys() - state.keys():
-        return f"it lacks {some(missing)}"
-    if unknown := state.keys() - expected.keys():
-        return f"it has tensors that do not belong there, {some(unknown)}"
-    for key, tensor in expected.items():
-        got = state[key]
-        if got.shape != tensor.shape:
-            return f"{key} has shape {tuple(got.shape)}, expected {tuple(tensor.shape)}"
-        if tensor.is_floating_point() and not got.is_floating_point():
-            return f"{key} holds {str(got.dtype).removeprefix('torch.')}, expected floating point"
-    return None
+def _problem(difference: Difference) -> str:
+    if difference.missing:
+        return f"it lacks {some(difference.missing)}"
+    if difference.unexpected:
+        return f"it has tensors that do not belong there, {some(difference.unexpected)}"
+    if difference.shapes:
+        key, got, wanted = difference.shapes[0]
+        return f"{key} has shape {got}, expected {wanted}"
+    key, dtype = difference.whole_numbers[0]
+    return f"{key} holds {dtype}, expected floating point"

@@ -1,5 +1,7 @@
 """The mapping network: identity and expression to the word S*."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -16,7 +18,8 @@ class MappingNetwork(nn.Module):
     learned vector stands in when it is not told, so that the identity need not carry it. Without
     an expression the text decides; with that of another photo, the photo.
 
-    identity_width: 1536 for MSID, or the width of any other frozen face embedding.
+    identity_width: 1536 for MSID, or the width of any other frozen face embedding. operations:
+    torch.nn or a comfy.ops class.
     """
 
     def __init__(
@@ -25,14 +28,15 @@ class MappingNetwork(nn.Module):
         expression_width: int = EXPRESSION,
         hidden: int = HIDDEN,
         text_width: int = TEXT,
+        operations: Any = nn,
     ) -> None:
         super().__init__()
         self.identity_width, self.text_width = identity_width, text_width
         self.expression_width = expression_width
         self.null_exp = nn.Parameter(torch.zeros(expression_width))
         width = identity_width + expression_width
-        self.i2t_first = TokenNetwork(width, hidden, text_width)
-        self.i2t_last = TokenNetwork(width, hidden, text_width)
+        self.i2t_first = TokenNetwork(width, hidden, text_width, operations)
+        self.i2t_last = TokenNetwork(width, hidden, text_width, operations)
 
     def forward(
         self,
@@ -74,13 +78,14 @@ class MappingNetwork(nn.Module):
 class TokenNetwork(nn.Module):
     """One token of the word, named as in the published file."""
 
-    def __init__(self, width: int, hidden: int, text_width: int) -> None:
+    def __init__(self, width: int, hidden: int, text_width: int, operations: Any) -> None:
         super().__init__()
+        linear = operations.Linear
         self.layers = nn.ModuleList(
-            nn.Sequential(nn.Linear(inputs, hidden), nn.Dropout(DROPOUT), nn.LeakyReLU(SLOPE))
+            nn.Sequential(linear(inputs, hidden), nn.Dropout(DROPOUT), nn.LeakyReLU(SLOPE))
             for inputs in (width, hidden)
         )
-        self.fc_out = nn.Linear(hidden, text_width)
+        self.fc_out = linear(hidden, text_width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for layer in self.layers:
