@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable
 
+import comfyui_version
 from comfy_extras.nodes_context_windows import ContextWindowsManualNode
 
 
@@ -20,3 +21,7 @@ def context_windows(model, length: int, overlap: int, dim: int):
     newer = known_to(execute, freenoise=False, causal_window_fix=False)
     settings = (length, overlap, "standard_static", 1, False, "pyramid", dim)
     return execute(model, *settings, **newer).args[0]
+
+
+def core_version() -> tuple[int, ...]:
+    return tuple(int(part) for part in comfyui_version.__version__.split(".") if part.isdigit())

@@ -40,8 +40,11 @@ class Graph:
         """The same with one more node on its MODEL."""
         return replace(self, model=patch(self.model))
 
-    def sample(self, batch: int = 1, size=(16, 16), **options) -> torch.Tensor:
+    def sample(self, batch: int = 1, size=(16, 16), mask=None, **options) -> torch.Tensor:
+        """A run of the KSampler. mask: of inpainting, (1, H, W)."""
         latent = empty_latent(batch, *size)
+        if mask is not None:
+            latent["noise_mask"] = mask
         return ksampler(self.model, self.positive, self.negative, latent, **options)
 
     def step(self, timestep: int, batch: int = 1, size=(16, 16), cfg: float = 7.5) -> torch.Tensor:

@@ -1,0 +1,151 @@
+"""Nodes and packs that tell the rows of a UNet call from each other find those they know.
+
+With a face so weak that it draws nothing, the picture is that of the other node alone: what the
+face adds is the difference of two branches, and a node that lands on one of them alone is in it.
+"""
+
+import comfy.sd
+import pytest
+from flashface_pack.flashface_core.errors import FlashFaceError
+from support.attention_packs import PACKS
+from support.core_calls import core_version
+from support.core_nodes import TRIED, bypass_lora, classes, patch, reason
+from support.facestudio import person
+from support.harness import Guidance, relative_error
+from support.systems import (
+    EARLY,
+    FLASHFACE,
+    FUSION,
+    LATE,
+    OWN_ATTENTION,
+    STUDIO,
+    SYSTEMS,
+    Graph,
+    in_halves,
+)
+
+WEAK = 1e-5
+GUIDANCE = Guidance(feature_strength=WEAK, early_strength=WEAK, guidance_rescale=0.0)
+SHARE = 1e-3  # of the other node's own effect
+ROUNDING = 2e-5  # of float32 in a batch of another size, times both guidances
+TESTED_CORE = (0, 33, 0)
+PEOPLE = (person(1, 2),)
+MORE_ROWS = ("attention couple", "negative attention")
+
+every_system = pytest.mark.parametrize("system", SYSTEMS)
+
+
+def weak(bench, system: str, model=None) -> Graph:
+    """People of whom nothing is seen, with all that belongs to them.
+
+    FaceStudio: two people in their halves, who are one.
+    """
+    people = in_halves(1, 1) if system == STUDIO else PEOPLE
+    return bench.graph(system, *people, model=model, guidance=GUIDANCE, strength=WEAK)
+
+
+def without(bench, system: str) -> Graph:
+    """The same picture without what belongs to them."""
+    if system == STUDIO:
+        return bench.graph(STUDIO, person(1))
+    return bench.plain()
+
+
+def check(bench, system: str, node, run: dict | None = None) -> None:
+    """The picture of `node` beside the weak face is its picture without, in both orders."""
+    alone = without(bench, system)
+    first = weak(bench, system, node(bench.model))
+    last = weak(bench, system).patched(node)
+    for batch, with_face in ((1, first), (3, first), (3, last)):
+        for draw in draws(batch, run):
+            expected, bare = draw(alone.patched(node)), draw(alone)
+            effect = (expected - bare).norm()
+            allowed = SHARE * effect + ROUNDING * expected.norm()
+            difference = (draw(with_face) - expected).norm()
+            assert difference <= allowed, (batch, float(difference / effect))
+
+
+def draws(batch: int, run: dict | None) -> list:
+    if run is None:
+        return [lambda graph, t=t: graph.step(t, batch) for t in (EARLY, LATE)]
+    options = {key: value() if callable(value) else value for key, value in run.items()}
+    return [lambda graph: graph.sample(batch, **options)]
+
+
+def test_every_node_of_core_that_patches_a_model_is_tried_or_has_a_reason():
+    unknown = [name for name in classes() if name not in TRIED and not reason(name)]
+    if core_version() > TESTED_CORE and unknown:
+        pytest.skip(f"newer than {TESTED_CORE}, has {', '.join(unknown)}")
+    assert unknown == []
+
+
+@pytest.mark.parametrize("name", TRIED)
+@every_system
+def test_a_node_of_core_draws_what_it_draws_alone(bench, system, name):
+    if name not in classes():
+        pytest.skip("not in this version of core")
+    check(bench, system, lambda model: patch(name, model), TRIED[name].run)
+
+
+@pytest.mark.parametrize("name", TRIED)
+def test_every_node_of_core_that_is_tried_draws_something(bench, name):
+    if name not in classes():
+        pytest.skip("not in this version of core")
+    graph, run = bench.plain(), TRIED[name].run
+    changed = graph.patched(lambda model: patch(name, model))
+    effects = [relative_error(draw(changed), draw(graph)) for draw in draws(2, run)]
+    assert max(effects) > 1e-3
+
+
+@every_system
+def test_a_lora_beside_the_weights_draws_what_it_draws_alone(bench, system):
+    if not hasattr(comfy.sd, "load_bypass_lora_for_models"):
+        pytest.skip("not in this version of core")
+    check(bench, system, bypass_lora)
+
+
+@pytest.mark.parametrize("name", PACKS)
+@every_system
+def test_a_pack_that_finds_its_rows_by_number_draws_what_it_draws_alone(bench, system, name):
+    if name in MORE_ROWS and system in (FUSION, STUDIO):
+        pytest.skip("refused in a sentence")
+    met = []
+
+    def node(model):
+        model, seen = PACKS[name](model)
+        met.append(seen)
+        return model
+
+    check(bench, system, node)
+    for seen in met:
+        if seen.calls:
+            seen.check()
+    assert any(seen.calls for seen in met)
+
+
+@pytest.mark.parametrize("name", MORE_ROWS)
+@pytest.mark.parametrize("system", [FUSION, STUDIO])
+def test_more_rows_in_cross_attention_are_refused_where_the_face_is_in_it(bench, system, name):
+    people = in_halves() if system == STUDIO else PEOPLE
+    graph = bench.graph(system, *people, model=PACKS[name](bench.model)[0])
+    with pytest.raises(FlashFaceError, match="attention couple.* rows in cross-attention from"):
+        graph.step(LATE)
+
+
+@pytest.mark.parametrize("guider_cfg", [1.0, 7.5])
+@pytest.mark.parametrize("name", PACKS)
+@pytest.mark.parametrize("system", [FLASHFACE, OWN_ATTENTION])
+def test_a_face_of_full_strength_beside_a_pack_is_drawn(bench, system, name, guider_cfg):
+    """No pack meets a number twice, and both the face and the pack are in the picture."""
+    model, seen = PACKS[name](bench.model)
+    both = bench.graph(system, *PEOPLE, model=model)
+    face, pack = bench.graph(system, *PEOPLE), bench.plain(model)
+    for timestep in (EARLY, LATE):
+        seen.calls.clear()
+        drawn = both.step(timestep, 2, cfg=guider_cfg)
+        seen.check()
+        assert drawn.isfinite().all()
+        for other in (face, pack):
+            if other is face and guider_cfg == 1.0 and name == "contrasted attention":
+                continue  # needs the negative rows
+            assert relative_error(drawn, other.step(timestep, 2, cfg=guider_cfg)) > 1e-3
