@@ -1,4 +1,4 @@
-"""What other nodes keep in model_options from step to step stays there, and nothing of ours does."""
+"""What other nodes keep in model_options from step to step stays, and nothing of ours does."""
 
 import comfy.samplers
 import pytest
