@@ -80,7 +80,6 @@ class FlashFaceIdentity(FlashFaceNode):
                 BoundingBox.Input(
                     "boxes",
                     optional=True,
-                    extra_dict={"forceInput": True},  # newer frontends have a widget for this type
                     tooltip="Face boxes in pixels: {x, y, width, height} or these four numbers, a "
                     "list of them (one per image), or a list of lists. They win over a detector.",
                 ),

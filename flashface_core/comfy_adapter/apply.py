@@ -32,8 +32,8 @@ def apply_features(model, features: FaceFeatures, guidance: Guidance):
     attachment = model.get_attachment(KEY)
     if attachment is not None and attachment.features is not None:
         raise FlashFaceError(
-            "MODEL already carries face features from another FlashFaceApply; for several people "
-            "join their identities with FlashFaceIdentityGroup and apply once."
+            "MODEL already carries face features from another FlashFace Apply; for several people "
+            "join their identities with FlashFace Identity Group and apply once."
         )
     check(model, net)
     check_timesteps(FLASHFACE.node, model.get_model_object("model_sampling"))

@@ -153,7 +153,7 @@ def check_fit(model, net: ReferenceNet) -> None:
         found = f"context width {', '.join(map(str, sorted(context)))}" if context else "no UNet"
         raise FlashFaceError(
             f"MODEL ({kind}, {found}) and features ({net.name}, context width "
-            f"{net.context_width}) do not fit; use FlashFaceLoader's MODEL or another SD1.5 one."
+            f"{net.context_width}) do not fit; use FlashFace Loader's MODEL or another SD1.5 one."
         )
     for site in net.levels:
         width = net.network.attention_at(site).q.in_features
@@ -164,14 +164,14 @@ def check_fit(model, net: ReferenceNet) -> None:
             raise FlashFaceError(
                 f"MODEL ({kind}) has {f'{found} channels' if found else 'no attention'} at block "
                 f"{name}, the features of {net.name} have {width}; use the MODEL of the same "
-                "FlashFaceLoader or another one of its size."
+                "FlashFace Loader or another one of its size."
             )
     attachment: Attachment | None = model.get_attachment(KEY)
     carried = None if attachment is None else attachment.net
     if carried is not None and carried.fingerprint != net.fingerprint:
         raise FlashFaceError(
             f"MODEL carries the reference attention of {carried.name}, the features were "
-            f"made with {net.name}; use both outputs of one FlashFaceLoader."
+            f"made with {net.name}; use both outputs of one FlashFace Loader."
         )
 
 

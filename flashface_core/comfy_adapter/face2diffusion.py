@@ -43,7 +43,7 @@ class Face2Diffusion(ManagedNetworks[Networks]):
         FlashFaceError for a group, for photos without weight, and for photos without an aligned
         face where the encoder needs one.
         """
-        person = one_person(identity, "Face2DiffusionTextEncode describes one person")
+        person = one_person(identity, "Face2Diffusion Text Encode describes one person")
         vector = self._mean_vector(self._networks.encoder, person, "Face2Diffusion")
         given = None if expression is None else expression.to(vector)
         return self._networks.mapping(vector, given)[0].cpu()
@@ -58,10 +58,10 @@ class Face2Diffusion(ManagedNetworks[Networks]):
         if self._networks.expression is None:
             raise FlashFaceError(
                 "This face encoder came without an expression network, which tells the expression "
-                "of a photo; disconnect `expression` in Face2DiffusionTextEncode, or choose an "
-                "encoder file in Face2DiffusionLoader that was trained with one."
+                "of a photo; disconnect `expression` in Face2Diffusion Text Encode, or choose an "
+                "encoder file in Face2Diffusion Loader that was trained with one."
             )
-        person = one_person(identity, "Face2DiffusionTextEncode takes one person's expression")
+        person = one_person(identity, "Face2Diffusion Text Encode takes one person's expression")
         system = "Face2Diffusion's expression network"
         return self._mean_vector(self._networks.expression, person, system).cpu()
 
@@ -110,7 +110,7 @@ def encode_text(
     """
     if clip is None:
         raise FlashFaceError(
-            "There is no CLIP: the checkpoint holds no text model; load one with CLIPLoader."
+            "There is no CLIP: the checkpoint holds no text model; load one with Load CLIP."
         )
     tokens = clip.tokenize(with_placeholder(text, placeholder))
     if list(tokens) != [CLIP_L]:

@@ -23,7 +23,7 @@ from .sampling import check_timesteps, make_predict_noise, make_run
 from .step import System
 from .untraced import with_actions
 
-NODE = "FaceFusionApply"
+NODE = "Face Fusion Apply"
 FACE_FUSION = System("face_fusion", NODE)
 SEEN = "face_fusion_seen"
 
@@ -43,7 +43,7 @@ def apply_fusion(
     if model.get_attachment(FACE_FUSION.key) is not None:
         raise FlashFaceError(
             f"MODEL already carries photos from another {NODE}; for several people join their "
-            "identities with FlashFaceIdentityGroup and apply once."
+            "identities with FlashFace Identity Group and apply once."
         )
     if not 0 <= strength < math.inf:
         raise FlashFaceError(f"Face Fusion's strength is {strength:g}; it must be 0 or more.")
@@ -87,7 +87,7 @@ def _check_fit(model, shape: Shape, photos: FusionPhotos) -> None:
     if width != shape.context_width:
         raise FlashFaceError(
             f"MODEL ({kind}, context width {shape.context_width}) and features (of a text that is "
-            f"{width} wide) do not fit; encode FaceFusionEncode's text with the MODEL's own CLIP."
+            f"{width} wide) do not fit; encode Face Fusion Encode's text with the MODEL's own CLIP."
         )
     if photos.fusion.widths is None:
         return

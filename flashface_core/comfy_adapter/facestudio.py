@@ -121,7 +121,7 @@ class FaceStudio(ManagedNetworks[Networks]):
         if not person.references:
             raise FlashFaceError(
                 f"The identity{f' {person.name}' * bool(person.name)} has no photo left (0 "
-                "references); give FlashFaceIdentity a photo in which a face is found. For the "
+                "references); give FlashFace Identity a photo in which a face is found. For the "
                 "style without a face set its weight to 0."
             )
         if not any(photo.weight > 0 for photo in person.references):
@@ -140,15 +140,15 @@ class FaceStudio(ManagedNetworks[Networks]):
             found = "no detector is connected" if detector is None else f"{detector.name} has none"
             raise FlashFaceError(
                 f"{self.name} was trained with ArcFace embeddings, and {found}; connect a "
-                "FlashFaceDetectorLoader with an InsightFace model pack that has a recognition "
-                "model (such as buffalo_l) to FaceStudioEncode."
+                "FlashFace Detector Loader with an InsightFace model pack that has a recognition "
+                "model (such as buffalo_l) to FaceStudio Encode."
             )
         arcface = ArcFace(detector)
         known = [vector for photo in photos if (vector := arcface.reference(photo)) is not None]
         if missing := len(photos) - len(known):
             raise FlashFaceError(
                 f"{detector.name} finds no face in {missing} of the identity's {len(photos)} "
-                "photos; leave them out, or connect the detector to FlashFaceIdentity too."
+                "photos; leave them out, or connect the detector to FlashFace Identity too."
             )
         faces = torch.stack([torch.from_numpy(vector).float() for vector in known])
         width = self._networks.condition.face_width
@@ -194,7 +194,7 @@ class FaceStudio(ManagedNetworks[Networks]):
         if len(text) != 1 or len(text[0][0]) != 1:
             raise FlashFaceError(
                 f"The text has {sum(len(tokens) for tokens, _ in text)} entries, FaceStudio takes "
-                "exactly one; connect a plain CLIPTextEncode."
+                "exactly one; connect a plain CLIP Text Encode."
             )
         tokens = text[0][0].detach().float()
         if tokens.shape[-1] != prior.text_width:
@@ -210,7 +210,8 @@ def _without_faces(images: torch.Tensor, detector: Detector | None) -> torch.Ten
     if detector is None:
         raise FlashFaceError(
             "mask_face is on and no detector is connected, which finds the face of the style "
-            "image; connect a FlashFaceDetectorLoader to FaceStudioEncode, or turn mask_face off."
+            "image; connect a FlashFace Detector Loader to FaceStudio Encode, or turn "
+            "mask_face off."
         )
     masked = []
     for number, image in enumerate(images):

@@ -48,8 +48,8 @@ def make_source_check(source: Source):
                 if given is not None and given.fingerprint != source.fingerprint:
                     raise FlashFaceError(
                         f"A condition was encoded with {given.name}, and MODEL carries the weights "
-                        f"of another FaceStudio file, {source.name}; connect one FaceStudioLoader "
-                        "to both FaceStudioEncode and FaceStudioApply."
+                        f"of another FaceStudio file, {source.name}; connect one FaceStudio Loader "
+                        "to both FaceStudio Encode and FaceStudio Apply."
                     )
         options = executor.class_obj.model_options.setdefault("transformer_options", {})
         with entries(options, {SAID: options.get(SAID, set())}):
@@ -63,7 +63,7 @@ def _check_fit(model, facestudio: FaceStudio) -> None:
     if (carried := model.get_attachment(KEY)) is not None:
         raise FlashFaceError(
             f"MODEL already carries FaceStudio's weights ({carried}); connect a MODEL without "
-            "FaceStudioApply."
+            "FaceStudio Apply."
         )
     attentions = cross_attentions(getattr(model.model, "diffusion_model", None))
     widths = {attention.to_k.in_features for attention in attentions.values()}

@@ -27,7 +27,7 @@ from .step import entries, swapped_conds
 from .untraced import call_unet, plain_unet, with_actions
 
 KEY = "facestudio"
-NODE = "FaceStudioApply"
+NODE = "FaceStudio Apply"
 PEOPLE = "facestudio_people"  # in a CONDITIONING's options
 REGIONS, TOKENS = "facestudio_regions", "facestudio_tokens"  # what goes with every row
 PICTURE = "facestudio_picture"  # size of what is sampled, where core cuts it into windows
@@ -71,7 +71,7 @@ def make_people(people: Sequence[Identity], tokens: int) -> People | None:
     if without > 1:
         raise FlashFaceError(
             f"{without} of {len(people)} people have no place, FaceStudio puts one at most where "
-            "no other is; give the others a FlashFaceIdentityPlace."
+            "no other is; give the others a FlashFace Identity Place."
         )
     return People(places, tokens)
 

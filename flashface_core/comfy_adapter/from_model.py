@@ -67,7 +67,9 @@ class Shape:
     has_pooled: bool
 
 
-def shape_of(model, node: str = "ReferenceNetFromModel", with_encoder: bool = False) -> Shape:
+def shape_of(
+    model, node: str = "FlashFace ReferenceNet from Model", with_encoder: bool = False
+) -> Shape:
     """node: who asks, for messages. with_encoder: attention sites of the encoder too.
 
     Raises FlashFaceError for a MODEL that is neither SD1.5 nor SDXL.
@@ -115,13 +117,14 @@ class LiveReferenceNet(PhotoEncoder):
         if pooled is None:
             raise FlashFaceError(
                 f"{self.prompt} has no pooled output, which {self.family} needs; encode it with "
-                f"CLIPTextEncode and an {self.family} CLIP."
+                f"CLIP Text Encode and an {self.family} CLIP."
             )
         return replace(features, pooled=pooled.detach().float().cpu())
 
     def _precompute(self, features, sigmas) -> None:
         log.warning(
-            "FlashFace Encode: sigmas have no effect with ReferenceNetFromModel, whose feature "
+            "FlashFace Encode: sigmas have no effect with FlashFace ReferenceNet from "
+            "Model, whose feature "
             "maps come from the model that is being sampled."
         )
 
@@ -194,7 +197,9 @@ class LiveReferenceNet(PhotoEncoder):
 
 def reference_net_from_model(model) -> LiveReferenceNet:
     """Raises FlashFaceError for a MODEL that is neither SD1.5 nor SDXL."""
-    return LiveReferenceNet(**live_settings(model, shape_of(model), "ReferenceNetFromModel"))
+    return LiveReferenceNet(
+        **live_settings(model, shape_of(model), "FlashFace ReferenceNet from Model")
+    )
 
 
 def live_settings(model, shape: Shape, name: str) -> dict[str, Any]:
@@ -231,7 +236,8 @@ def check_shape(model, net: LiveReferenceNet) -> None:
         if got != expected:
             raise FlashFaceError(
                 f"MODEL ({type(model.model).__name__}) and features ({net.name}) do not fit: "
-                f"{what} {got} and {expected}; give ReferenceNetFromModel the MODEL that is "
+                f"{what} {got} and {expected}; give FlashFace ReferenceNet from Model the "
+                f"MODEL that is "
                 "sampled."
             )
 

@@ -116,7 +116,7 @@ class PhotoEncoder:
         """The prompt's embedding. Raises FlashFaceError as `encode` does."""
         if getattr(vae, "first_stage_model", None) is None:
             raise FlashFaceError(
-                "There is no VAE: the checkpoint holds none; load one with VAELoader."
+                "There is no VAE: the checkpoint holds none; load one with Load VAE."
             )
         context = self._context(negative)
         if getattr(vae, "latent_channels", LATENT_CHANNELS) != LATENT_CHANNELS:
@@ -128,7 +128,7 @@ class PhotoEncoder:
             if not person.references:
                 raise FlashFaceError(
                     f"The identity{f' {person.name}' * bool(person.name)} has no photo left (0 "
-                    "references); give FlashFaceIdentity a photo in which a face is found, or set "
+                    "references); give FlashFace Identity a photo in which a face is found, or set "
                     "no_face to `use whole image`."
                 )
         return context
@@ -147,7 +147,7 @@ class PhotoEncoder:
         if len(negative) != 1:
             raise FlashFaceError(
                 f"{self.prompt} has {len(negative)} entries, {self.reader} takes exactly one; "
-                "connect a plain CLIPTextEncode."
+                "connect a plain CLIP Text Encode."
             )
         context = negative[0][0]
         count, tokens, width = context.shape

@@ -44,7 +44,7 @@ class System:
         return f"{self.key}_strength", f"{self.key}_position", f"{self.key}_region"
 
 
-FLASHFACE = System(KEY, "FlashFaceApply")
+FLASHFACE = System(KEY, "FlashFace Apply")
 
 
 @dataclass(eq=False)

@@ -17,7 +17,7 @@ def counted_photos(person: Identity, system: str) -> list[FaceReference]:
     if not photos:
         raise FlashFaceError(
             f"The identity has {len(person.references)} photos and none with a weight above 0, "
-            f"{system} needs one at least; raise a weight in FlashFaceIdentity."
+            f"{system} needs one at least; raise a weight in FlashFace Identity."
         )
     return sorted(photos, key=lambda photo: (photo.content, photo.weight))
 
@@ -43,6 +43,6 @@ def faces_seen(encoder: MSID, person: Identity, system: str) -> tuple[torch.Tens
     if missing := len(photos) - len(faces):
         raise FlashFaceError(
             f"{missing} of the identity's {len(photos)} photos have no aligned face, which "
-            f"{system} needs; connect a FlashFaceDetectorLoader in FlashFaceIdentity."
+            f"{system} needs; connect a FlashFace Detector Loader in FlashFace Identity."
         )
     return network_input(torch.stack(faces)), shares(photos)

@@ -5,23 +5,19 @@ import pytest
 pytestmark = pytest.mark.browser
 
 WIDGETS = ("COMBO", "INT", "FLOAT", "STRING", "BOOLEAN")
+# Under numbers of their own: some versions give a node the values of an earlier one with the same.
 ADDED = """async (types) => {
-    const nodes = {}
-    for (const type of types) {
-        app.graph.clear()
-        const node = LiteGraph.createNode(type)
-        app.graph.add(node)
-        await new Promise((resolve) => setTimeout(resolve, 50))
-        const values = Object.fromEntries((node.widgets ?? []).map((w) => [w.name, w.value]))
-        const sockets = (node.inputs ?? []).filter((slot) => !slot.widget)
-        const sent = (await app.graphToPrompt()).output
-        nodes[type] = {
-            values,
-            sockets: sockets.map((slot) => [slot.name, slot.type]),
-            sent: Object.values(sent)[0].inputs,
-        }
-    }
-    return nodes
+    app.graph.state.lastNodeId = 1000
+    const nodes = types.map((type) => LiteGraph.createNode(type))
+    nodes.forEach((node) => app.graph.add(node))
+    await new Promise((resolve) => setTimeout(resolve, 1000))
+    const sent = (await app.graphToPrompt()).output
+    return nodes.map((node) => ({
+        id: Number(node.id),
+        values: Object.fromEntries((node.widgets ?? []).map((w) => [w.name, w.value])),
+        sockets: (node.inputs ?? []).filter((i) => !i.widget).map((i) => [i.name, i.type]),
+        sent: sent[node.id].inputs,
+    }))
 }"""
 
 
@@ -46,7 +42,8 @@ def test_widgets_are_those_of_the_schema_and_every_other_input_stays_a_socket(pa
         if info["python_module"] == "custom_nodes.flashface"
     }
     assert len(ours) >= 23
-    added = page.evaluate(ADDED, list(ours))
+    added = dict(zip(ours, page.evaluate(ADDED, list(ours)), strict=True))
+    assert min(node["id"] for node in added.values()) > 1000
     for name, (values, sockets) in ours.items():
         assert added[name]["values"] == values, name
         assert added[name]["sockets"] == sockets, name

@@ -57,9 +57,7 @@ def test_a_vae_with_16_latent_channels_is_refused(flashface):
 @pytest.mark.parametrize("kind", ["none", "no weights", "another pack's without a network"])
 def test_no_vae_is_said_in_a_sentence(flashface, kind):
     vae = {"none": None, "no weights": comfy.sd.VAE(sd={})}.get(kind, object())
-    with pytest.raises(
-        FlashFaceError, match="There is no VAE.*holds none; load one with VAELoader"
-    ):
+    with pytest.raises(FlashFaceError, match="There is no VAE.*holds none; load one with Load VAE"):
         FlashFaceEncode.execute(identity(), flashface.net, vae, flashface.negative)
 
 

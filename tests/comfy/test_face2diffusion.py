@@ -233,7 +233,7 @@ WRONG = {
     "empty placeholder": (dict(placeholder=" "), "placeholder is empty"),
     "not aligned": (
         dict(identity=cropped()),
-        "1 of the identity's 2 photos have no aligned face.*FlashFaceDetectorLoader",
+        "1 of the identity's 2 photos have no aligned face.*FlashFace Detector Loader",
     ),
     "group": (
         dict(identity=join_people([person(1), person(2, name="Berta")])),

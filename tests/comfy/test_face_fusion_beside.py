@@ -164,7 +164,7 @@ def test_a_guider_that_goes_round_predict_noise_is_named(fusion, caplog):
     guider.inner_set_conds({"positive": fusion.positive})
     x = noisy(fusion.model, noise(7), 501)
     got = guided(guider, x, 501)
-    assert "FaceFusionApply had no effect: Direct" in caplog.text
+    assert "Face Fusion Apply had no effect: Direct" in caplog.text
     assert torch.equal(got, guided(basic(fusion.model, fusion.positive), x, 501))
 
 
@@ -202,9 +202,9 @@ def test_the_networks_are_loaded_and_room_is_made_for_keys_and_values(fusion, mo
 
 def test_models_that_are_no_sd15_or_sdxl_are_refused(fusion):
     free = replace(fusion, fusion=FaceFusion())
-    with pytest.raises(FlashFaceError, match="Flux, no UNet.*FaceFusionApply works with these"):
+    with pytest.raises(FlashFaceError, match="Flux, no UNet.*Face Fusion Apply works with these"):
         free.applied(model=flux_model())
-    with pytest.raises(FlashFaceError, match="9 input channels.*FaceFusionApply needs 4"):
+    with pytest.raises(FlashFaceError, match="9 input channels.*Face Fusion Apply needs 4"):
         free.applied(model=inpainting_model(fusion.model))
 
 
@@ -234,7 +234,7 @@ def test_photos_are_as_large_as_the_file_says_or_as_the_model_was_trained(fusion
     assert size(FaceFusion(), community_model(fusion.model, seed=31)) == 256
 
 
-NO_VAE = "There is no VAE: the checkpoint holds none; load one with VAELoader"
+NO_VAE = "There is no VAE: the checkpoint holds none; load one with Load VAE"
 
 
 @pytest.mark.parametrize(

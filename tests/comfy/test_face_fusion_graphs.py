@@ -158,7 +158,7 @@ def couple(model):
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_attention_couple_is_refused_with_the_rows_that_differ(fusion, after):
     model = couple(fusion.applied()) if after else fusion.applied(model=couple(fusion.model))
-    with pytest.raises(FlashFaceError, match="the rows .* from 2 to 4, which FaceFusionApply") as e:
+    with pytest.raises(FlashFaceError, match="rows .* from 2 to 4, which Face Fusion Apply") as e:
         step(fusion, model)
     assert "attention couple" in str(e.value) and "\n" not in str(e.value)
     off = fusion.applied(model=couple(fusion.model), strength=0.0)

@@ -114,7 +114,7 @@ def test_a_guider_that_goes_round_predict_noise_is_named_in_the_log(flashface, c
     x = noisy(flashface.model, noise(7), LATE)
     with caplog.at_level(logging.WARNING, "flashface"):
         got = guided(guider, x, LATE)
-    assert "FlashFaceApply had no effect: Direct" in caplog.text
+    assert "FlashFace Apply had no effect: Direct" in caplog.text
     assert torch.equal(got, guided(basic(flashface.model, flashface.positive), x, LATE))
 
 

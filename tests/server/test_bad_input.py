@@ -153,11 +153,11 @@ BAD = {
         ["place of the face", "64x64", "larger"],
     ),
     "an empty mask": (empty_mask, "FlashFaceIdentityPlace", ["mask is empty", "64"]),
-    "Apply twice": (apply_twice, "FlashFaceApply", ["already", "FlashFaceIdentityGroup"]),
+    "Apply twice": (apply_twice, "FlashFaceApply", ["already", "FlashFace Identity Group"]),
     "two checkpoints mixed": (
         features_of_another_checkpoint,
         "FlashFaceApply",
-        ["flashface.safetensors", "other.safetensors", "one FlashFaceLoader"],
+        ["flashface.safetensors", "other.safetensors", "one FlashFace Loader"],
     ),
     "a negative of two entries": (two_negatives, "FlashFaceEncode", ["2 entries", "exactly one"]),
     "an empty part of sampling": (
@@ -173,7 +173,7 @@ BAD = {
     "an identity without photos": (
         photo_count_of_zero,
         "FlashFaceEncode",
-        ["no photo left", "FlashFaceIdentity", "use whole image"],
+        ["no photo left", "FlashFace Identity", "use whole image"],
     ),
 }
 

@@ -86,7 +86,7 @@ def test_an_encoder_of_crops_needs_no_detector_and_takes_an_expression(server):
 
 WRONG = {
     "no placeholder": (dict(text="a portrait"), "no placeholder 'sks'"),
-    "no detector": (dict(detector=False), "connect a FlashFaceDetectorLoader"),
+    "no detector": (dict(detector=False), "connect a FlashFace Detector Loader"),
     "swapped": (
         dict(mapping_name="msid.safetensors", encoder_name="mapping.pt"),
         "msid.safetensors is Face2Diffusion's face encoder",

@@ -206,7 +206,7 @@ def attention_couple(model):
 @pytest.mark.parametrize("is_first", [True, False])
 def test_attention_couple_beside_regions_is_told_in_a_sentence(tiny, model, studio, is_first):
     coupled = apply(attention_couple(tiny[0]), studio) if is_first else attention_couple(model)
-    words = "attention couple.* rows in cross-attention from 2 to 4, which FaceStudioApply cannot"
+    words = "attention couple.* rows in cross-attention from 2 to 4, which FaceStudio Apply cannot"
     with pytest.raises(FlashFaceError, match=words):
         predict(coupled, two(studio))
     alone = encode(studio, person(1))
