@@ -128,7 +128,7 @@ def make_fusion_patches(rows: RowReferences, unet, strength: float) -> PatchSet:
         references, _, index = rows.at(site, size)
         if index is None:
             return out
-        check_attention(NODE, rows.count, *inputs[:2], out)
+        check_attention(NODE, rows.count, inputs[0], inputs[1], out)
         n, context, value = (take_rows(tensor, index) for tensor in inputs)
         attn2 = transformer_block(unet, site).attn2
         q, k, v = attn2.to_q(n), attn2.to_k(context), attn2.to_v(value)

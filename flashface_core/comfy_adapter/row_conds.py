@@ -74,8 +74,11 @@ def _row_conds(
     position: (M, 1, H, W), regions: (M, people, H, W), M being 1 or one per sample.
     """
     number = torch.full((1,), strength, dtype=torch.float32, device=like.device)
-    masks = [m if m is None else comfy.conds.CONDNoiseShape(m) for m in (position, regions)]
-    return comfy.conds.CONDRegular(number), *masks
+    return (
+        comfy.conds.CONDRegular(number),
+        None if position is None else comfy.conds.CONDNoiseShape(position),
+        None if regions is None else comfy.conds.CONDNoiseShape(regions),
+    )
 
 
 def check_rows(node: str, x: torch.Tensor, *given: torch.Tensor | None) -> None:
@@ -102,9 +105,9 @@ def at_piece(
     """
     if mask is None or (mask.shape[-2:] == x.shape[-2:] and len(mask) in (1, len(x))):
         return mask
-    if (window := options.get("context_window")) is not None:
-        mask = window.get_tensor(mask)
-    return mask if mask.shape[-2:] == x.shape[-2:] else None
+    window = options.get("context_window")
+    part: torch.Tensor = mask if window is None else window.get_tensor(mask)
+    return part if part.shape[-2:] == x.shape[-2:] else None
 
 
 def say_once(options: dict[str, Any], about: str, text: str, *values: Any) -> None:

@@ -127,9 +127,8 @@ def check_timesteps(node: str, sampling) -> None:
     """
     if isinstance(sampling, comfy.model_sampling.ModelSamplingDiscrete):
         return
-    kinds = [
-        kind.__name__ for kind in type(sampling).__mro__ if "<locals>" not in kind.__qualname__
-    ]
+    # Core's nodes make a class of their own of the one that says which sampling it is.
+    kinds = [kind for kind in type(sampling).__mro__ if "<locals>" not in kind.__qualname__]
     raise FlashFaceError(
         f"MODEL is sampled with {kinds[0].__name__}, which has no timesteps, and {node} needs the "
         "1000 timesteps of Stable Diffusion for the photos; remove the node that sets it (such as "
