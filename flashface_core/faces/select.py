@@ -20,7 +20,7 @@ FACES_SIZE = 224
 BLANK = 0.95  # share of pure black and white pixels from which on a photo shows nobody
 BLANK_ADVICE = (
     "pure black or pure white. Load Image of older ComfyUIs does this to grey PNG files of 16 "
-    "bits: save them with 8 bits. Otherwise crop the photo to the face, or use another one"
+    "bits: save them with 8 bits"
 )
 
 
@@ -118,7 +118,8 @@ def _check_content(references: Sequence[FaceReference], number: int) -> None:
         if reference.weight > 0 and share >= BLANK:
             raise FlashFaceError(
                 f"Image {number} shows no face: {share:.0%} of what is taken of it is "
-                f"{BLANK_ADVICE} (with weight 0 they may stay)."
+                f"{BLANK_ADVICE}. Otherwise crop the photo to the face, or use another one (with "
+                "weight 0 it may stay)."
             )
 
 
@@ -144,12 +145,13 @@ def _no_face_message(
     select: str,
     detector_missing: bool,
 ) -> str:
-    if not faces and (share := pure_share(photo)) >= BLANK:
-        return f"Image {number} has no face: {share:.0%} of it is {BLANK_ADVICE}."
     if not faces:
+        share = pure_share(photo)
+        blank = f" {share:.0%} of it is {BLANK_ADVICE}." if share >= BLANK else ""
         return (
             f"Image {number} has no face; use another photo (upright, the face not too small), "
             "give its box with `boxes`, or set no_face to `skip image` or `use whole image`."
+            f"{blank}"
         )
     listed = "; ".join(f"{i}: " + ", ".join(f"{v:.0f}" for v in f.box) for i, f in enumerate(faces))
     why = " (neither a detector nor boxes are connected, so the image is one)" * detector_missing

@@ -73,7 +73,7 @@ def test_photos_that_are_black_and_white_alone_are_refused_with_the_likely_reaso
         make(blank, boxes=[10, 10, 30, 30])
     with pytest.raises(FlashFaceError, match=f"^Image 0 shows no face: .*{advice}"):
         make(blank, detector=Blind(), no_face="use whole image")
-    with pytest.raises(FlashFaceError, match=f"^Image 0 has no face: .*{advice}"):
+    with pytest.raises(FlashFaceError, match=f"^Image 0 has no face; .*{advice}"):
         make(blank, detector=Blind())
 
 

@@ -13,6 +13,7 @@ from flashface_pack.flashface_core.comfy_adapter.face_fusion import load_face_fu
 from flashface_pack.flashface_core.comfy_adapter.facestudio import load_facestudio
 from flashface_pack.flashface_core.comfy_adapter.tiny import load_tiny_models
 from flashface_pack.flashface_core.errors import FlashFaceError
+from flashface_pack.nodes.face2diffusion import Face2DiffusionTextEncode
 from safetensors.torch import save_file
 from support.control import lora_state
 from support.dynamic_vram import dynamic_vram, has_dynamic_vram, lazy_modules
@@ -43,33 +44,28 @@ def sample(model, positive=POSITIVE):
     return ksampler(model, positive, NEGATIVE)
 
 
-def load_mini(checkpoint: Path, weight_dtype: str = "fp32"):
-    """MODEL and REFERENCE_NET, once as core would have them where there is no such memory."""
-    return load_flashface(checkpoint, weight_dtype)
-
-
 def draw_bare(checkpoint, folder, weight_dtype="fp32"):
-    return sample(load_mini(checkpoint, weight_dtype)[0])
+    return sample(load_flashface(checkpoint, weight_dtype)[0])
 
 
 def draw_flashface(checkpoint, folder, weight_dtype="fp32"):
-    model, net = load_mini(checkpoint, weight_dtype)
+    model, net = load_flashface(checkpoint, weight_dtype)
     return sample(apply_features(model, features_of(net), GUIDANCE))
 
 
 def draw_training_free(checkpoint, folder, weight_dtype="fp32"):
-    model, _ = load_mini(checkpoint, weight_dtype)
+    model, _ = load_flashface(checkpoint, weight_dtype)
     return sample(apply_features(model, features_of(from_node(model)), GUIDANCE))
 
 
 def draw_face_fusion(checkpoint, folder, weight_dtype="fp32"):
-    model, _ = load_mini(checkpoint, weight_dtype)
+    model, _ = load_flashface(checkpoint, weight_dtype)
     fusion = load_face_fusion(folder / "fusion.safetensors")
     return Fusion(model, fusion, random_vae(4), POSITIVE, NEGATIVE, 64).drawn()
 
 
 def draw_facestudio(checkpoint, folder, weight_dtype="fp32"):
-    model, _ = load_mini(checkpoint, weight_dtype)
+    model, _ = load_flashface(checkpoint, weight_dtype)
     studio = load_facestudio(folder / "studio.safetensors")
     return ksampler(apply(model, studio), *encode(studio, person(1)))
 
@@ -77,8 +73,6 @@ def draw_facestudio(checkpoint, folder, weight_dtype="fp32"):
 def draw_face2diffusion(checkpoint, folder, weight_dtype="fp32"):
     model, _, clip, _ = load_tiny_models()
     loaded = load_face2diffusion(*write_small(folder))
-    from flashface_pack.nodes.face2diffusion import Face2DiffusionTextEncode
-
     (positive,) = Face2DiffusionTextEncode.execute(
         clip, loaded, identity(), "a portrait of f l", "f l"
     ).args
@@ -131,7 +125,7 @@ def test_the_dynamic_patcher_sets_the_tensors_of_facestudio(checkpoint, folder):
 
     studio = load_facestudio(folder / "studio.safetensors")
     with dynamic_vram():
-        model = apply(load_mini(checkpoint)[0], studio)
+        model = apply(load_flashface(checkpoint, "fp32")[0], studio)
         state = model.model.state_dict()
         for key, tensor in studio.unet.items():
             patch = LowVramPatch(f"diffusion_model.{key}", model.patches)
@@ -149,7 +143,7 @@ def test_weights_are_brought_to_the_dtype_that_was_asked_for(
     """Of a file in fp32."""
     plain = draw_flashface(checkpoint, folder, weight_dtype)
     with MODES[mode]():
-        model, net = load_mini(checkpoint, weight_dtype)
+        model, net = load_flashface(checkpoint, weight_dtype)
         assert model.model_dtype() == DTYPES[weight_dtype]
         got = sample(apply_features(model, features_of(net), GUIDANCE))
     assert got.isfinite().all()
@@ -160,7 +154,7 @@ def test_weights_are_brought_to_the_dtype_that_was_asked_for(
 
 def test_a_plain_patcher_holds_weights_of_the_dtype_that_was_asked_for(checkpoint):
     with lazy_modules():
-        model, net = load_mini(checkpoint, "fp16")
+        model, net = load_flashface(checkpoint, "fp16")
     for module in (model.model.diffusion_model, net.network):
         assert {p.dtype for p in module.parameters()} == {torch.float16}
 
@@ -211,7 +205,7 @@ def test_what_is_wrong_with_a_file_is_told_in_the_same_words(checkpoint, tmp_pat
 def test_the_delegate_of_a_dynamic_model_draws_the_same(checkpoint, expected):
     """TorchCompileModel begins with it."""
     with dynamic_vram():
-        model, net = load_mini(checkpoint)
+        model, net = load_flashface(checkpoint, "fp32")
         applied = apply_features(model, features_of(net), GUIDANCE)
         for one, name in ((model, "bare MODEL"), (applied, "FlashFace")):
             delegate = one.clone(disable_dynamic=True)
@@ -223,7 +217,7 @@ def test_the_delegate_of_a_dynamic_model_draws_the_same(checkpoint, expected):
 @pytest.mark.parametrize("name", ["bare MODEL", "FlashFace", "training-free"])
 def test_a_prompt_with_hooks_on_a_dynamic_model(checkpoint, name):
     def draw():
-        model, net = load_mini(checkpoint)
+        model, net = load_flashface(checkpoint, "fp32")
         if name != "bare MODEL":
             net = net if name == "FlashFace" else from_node(model)
             model = apply_features(model, features_of(net), GUIDANCE)
@@ -236,7 +230,7 @@ def test_a_prompt_with_hooks_on_a_dynamic_model(checkpoint, name):
 
 
 def fresh_copies(checkpoint, folder) -> dict:
-    model, net = load_mini(checkpoint)
+    model, net = load_flashface(checkpoint, "fp32")
     tiny = load_tiny_models()
     return {
         "REFERENCE_NET": net.patcher,
@@ -264,7 +258,7 @@ def test_every_patcher_of_ours_can_be_loaded_again(checkpoint, folder, disable_d
 
 
 def test_a_model_with_reference_attention_is_not_copied_for_another_gpu(checkpoint):
-    model, net = load_mini(checkpoint)
+    model, net = load_flashface(checkpoint, "fp32")
     for one in (model, apply_features(model, features_of(net), GUIDANCE), model.clone()):
         with pytest.raises(FlashFaceError, match="on cpu alone .* take out MultiGPU CFG Split"):
             one.deepclone_multigpu(new_load_device=torch.device("cuda:1"))
@@ -286,7 +280,7 @@ def test_what_runs_is_told_to_core_which_models_it_needs(checkpoint, folder):
     """Newer cores keep the models that a socket's object names while a prompt runs."""
     tracker = comfy.model_patcher.PromptModelTracker()  # pyright: ignore
     with dynamic_vram():
-        model, net = load_mini(checkpoint)
+        model, net = load_flashface(checkpoint, "fp32")
         loaded = load_face_fusion(folder / "fusion.safetensors")
         vae = random_vae(4)
         fusion = Fusion(model, loaded, vae, POSITIVE, NEGATIVE, 64)

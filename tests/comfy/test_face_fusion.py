@@ -323,7 +323,7 @@ def test_cancel_stops_between_photos_and_leaves_nothing(either):
 def test_errors_name_both_sides(tiny, sdxl, free):
     with pytest.raises(FlashFaceError, match="SDXL, context width 2048.*text that is 768 wide"):
         tiny.applied(model=sdxl.model)
-    with pytest.raises(FlashFaceError, match="FlashFaceIdentityGroup"):
+    with pytest.raises(FlashFaceError, match="FlashFace Identity Group"):
         free.applied(model=tiny.applied())
     with pytest.raises(FlashFaceError, match="1024 wide.*SD1.5 .768. and SDXL"):
         text = [[torch.zeros(1, 77, 1024), {}]]

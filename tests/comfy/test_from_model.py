@@ -338,7 +338,7 @@ def test_one_apply_per_model_whichever_kind(flashface, first):
     features = [replace(flashface.features(), net=net), flashface.features()]
     features = features if first == "own" else features[::-1]
     model = apply_features(flashface.model, features[0], GUIDANCE)
-    with pytest.raises(FlashFaceError, match="FlashFaceIdentityGroup"):
+    with pytest.raises(FlashFaceError, match="FlashFace Identity Group"):
         apply_features(model, features[1], GUIDANCE)
 
 

@@ -249,9 +249,9 @@ def test_features_of_another_checkpoint_are_refused(flashface, checkpoint, tmp_p
 
 def test_applying_twice_names_the_node_that_joins_people(flashface):
     model = apply_features(flashface.model, flashface.features(), GUIDANCE)
-    with pytest.raises(FlashFaceError, match="FlashFaceIdentityGroup"):
+    with pytest.raises(FlashFaceError, match="FlashFace Identity Group"):
         FlashFaceApply.execute(model, flashface.features())
-    with pytest.raises(FlashFaceError, match="FlashFaceIdentityGroup"):
+    with pytest.raises(FlashFaceError, match="FlashFace Identity Group"):
         FlashFaceApply.execute(model.clone(), flashface.features())
 
 
