@@ -20,10 +20,11 @@ from .sampling import prompt
 @dataclass(frozen=True)
 class Core:
     """settings: those that differ from the defaults. run: options of `Graph.sample` where one step
-    does not show what the node does."""
+    does not show what the node does. takes_batches: whether core itself can do three pictures."""
 
     settings: dict[str, Any] = field(default_factory=dict)
     run: dict[str, Any] | None = None
+    takes_batches: bool = True
 
 
 def sharpen():
@@ -50,7 +51,8 @@ TRIED = {
             fuse_method="pyramid",
             dim=2,
             causal_window_fix=False,
-        )
+        ),
+        takes_batches=False,
     ),
     "DifferentialDiffusion": Core(run=dict(mask=painted)),
     "EasyCache": CACHED,
@@ -71,7 +73,7 @@ TRIED = {
     "RescaleCFG": Core(),
     "SelfAttentionGuidance": Core(),
     "TCFG": Core(),
-    "TemporalScoreRescaling": Core(dict(tsr_k=0.5)),
+    "TemporalScoreRescaling": Core(dict(tsr_k=0.5), takes_batches=False),
     "TomePatchModel": Core(dict(ratio=0.5)),
     "UNetCrossAttentionMultiply": Core(dict(q=1.2, out=0.8)),
     "UNetSelfAttentionMultiply": Core(dict(q=1.2, out=0.8)),
