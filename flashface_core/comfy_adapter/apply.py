@@ -12,7 +12,7 @@ from ..guidance import Guidance, plan_step
 from .attach import KEY, attach_reference_net, attach_rows, check_fit
 from .from_model import LiveReferenceNet, attach_extra_keys, attach_extra_rows, check_shape
 from .reference_branch import add_reference_branch
-from .row_conds import make_row_data
+from .row_conds import make_piece_conds, make_row_data
 from .sampling import check_timesteps, make_predict_noise, make_run
 from .step import FLASHFACE
 
@@ -50,6 +50,7 @@ def apply_features(model, features: FaceFeatures, guidance: Guidance):
         (WrappersMP.PREPARE_SAMPLING, make_memory_estimate(features, branches=3)),
         (WrappersMP.PREDICT_NOISE, make_predict_noise(FLASHFACE, features, plan, window)),
         (WrappersMP.CALC_COND_BATCH, add_reference_branch),
+        (WrappersMP.CALC_COND_BATCH, make_piece_conds(FLASHFACE)),
         (WrappersMP.APPLY_MODEL, make_row_data(FLASHFACE, levels, attach_row_data)),
     ):
         model.add_wrapper_with_key(kind, KEY, wrapper)

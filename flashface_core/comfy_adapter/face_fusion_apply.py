@@ -18,7 +18,7 @@ from .attach import PatchSet, site_of, transformer_block
 from .cross_attention import check_attention, make_cross_attention_patches
 from .face_fusion import AS_TRAINED, TRAINING_FREE, FusionNet, FusionPhotos
 from .from_model import Shape, live_settings, shape_of
-from .row_conds import AttachRows, make_row_data
+from .row_conds import AttachRows, make_piece_conds, make_row_data
 from .sampling import check_timesteps, make_predict_noise, make_run
 from .step import System
 from .untraced import with_actions
@@ -66,6 +66,7 @@ def apply_fusion(
         (WrappersMP.OUTER_SAMPLE, make_run(FACE_FUSION)),
         (WrappersMP.PREPARE_SAMPLING, make_memory_estimate(features, branches=2)),
         (WrappersMP.PREDICT_NOISE, make_predict_noise(FACE_FUSION, features, _plan, window, False)),
+        (WrappersMP.CALC_COND_BATCH, make_piece_conds(FACE_FUSION)),
         (WrappersMP.APPLY_MODEL, make_row_data(FACE_FUSION, sites, make_attach_rows(strength))),
     ):
         # Outside of FlashFaceApply's, whose third branch is made of rows that are marked by then.

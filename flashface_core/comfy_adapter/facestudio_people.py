@@ -26,6 +26,7 @@ from .row_conds import at_piece, check_rows, say_piece
 from .step import entries, swapped_conds
 from .untraced import call_unet, plain_unet, with_actions
 
+WITHOUT = "regions: every part of it attends to everybody"
 KEY = "facestudio"
 NODE = "FaceStudio Apply"
 PEOPLE = "facestudio_people"  # in a CONDITIONING's options
@@ -137,23 +138,21 @@ def mark_call(executor, model, conds, x_in, timestep, model_options, *args, **kw
 
 def _marked(conds: list[dict] | None, x: torch.Tensor, options: dict) -> list[dict] | None:
     """Copies of the cond dicts of people with places, whose rows carry the regions of x."""
-    return conds and [
-        c if PEOPLE not in c else {**c, "model_conds": {**c["model_conds"], **_row(c, x, options)}}
-        for c in conds
-    ]
+    return conds and [_with_row(c, x, options) if PEOPLE in c else c for c in conds]
 
 
-def _row(cond: dict, x: torch.Tensor, options: dict) -> dict[str, Any]:
-    """What a cond dict brings for its rows. Regions are those of the whole picture where x is a
-    piece of it and nobody knows where that lies; `find_rows` leaves them out."""
+def _with_row(cond: dict, x: torch.Tensor, options: dict) -> dict:
+    """Without regions where x is a piece of the picture and nobody knows where that lies."""
     people: People = cond[PEOPLE]
     samples, _, height, width = options.get(PICTURE, tuple(x.shape))
-    regions = people.regions(samples, height, width).to(x)
-    here = at_piece(regions, x, options)
-    return {
-        REGIONS: comfy.conds.CONDNoiseShape(regions if here is None else here),
-        TOKENS: comfy.conds.CONDConstant(people.tokens),
-    }
+    regions = at_piece(people.regions(samples, height, width).to(x), x, options)
+    rows = {name: row for name, row in cond["model_conds"].items() if name not in (REGIONS, TOKENS)}
+    if regions is None:
+        say_piece(NODE, x, options, WITHOUT)
+    else:
+        rows[REGIONS] = comfy.conds.CONDNoiseShape(regions)
+        rows[TOKENS] = comfy.conds.CONDConstant(people.tokens)
+    return {**cond, "model_conds": rows}
 
 
 def find_rows(executor, x, t, c_concat, c_crossattn, control, transformer_options, **kwargs):
@@ -164,7 +163,7 @@ def find_rows(executor, x, t, c_concat, c_crossattn, control, transformer_option
         check_rows(NODE, x, regions)
         here = at_piece(regions, x, options)
         if here is None:
-            say_piece(NODE, x, options, "regions, every token attends to everybody's tokens")
+            say_piece(NODE, x, options, WITHOUT)
         else:
             rows = Rows(here, tokens, cross_attentions(plain_unet(executor.class_obj)), {})
             options = with_actions({**options, ROWS: rows}, {KEY: select_people})

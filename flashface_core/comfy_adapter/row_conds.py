@@ -22,6 +22,7 @@ from .untraced import call_unet, plain_unet
 
 log = logging.getLogger("flashface")
 
+WITHOUT = "the places of faces, and without people who are bound to a region"
 SAID = "flashface_said"  # in transformer_options: what has been logged in this run
 
 
@@ -145,6 +146,37 @@ def mark_conds(
     ]
 
 
+def make_piece_conds(system: System):
+    """CALC_COND_BATCH: masks of the whole picture do not go with a piece of it.
+
+    Here, where x is not yet cut to areas: core would cut them at coordinates of the piece.
+    """
+    _, position, region = system.per_row
+
+    def piece_conds(executor, model, conds, x_in, timestep, model_options, *args, **kwargs):
+        options = model_options.get("transformer_options", {})
+        step: Step | None = options.get(system.step)
+
+        def fitting(cond: dict) -> dict:
+            rows = dict(cond["model_conds"])
+            for name in {position, region} & rows.keys():
+                here = at_piece(rows[name].cond, x_in, options)
+                if here is None:
+                    say_piece(system.node, x_in, options, WITHOUT)
+                    del rows[name]
+                    if name == region and step is not None and step.unbound is not None:
+                        here = step.unbound.expand(-1, -1, *x_in.shape[-2:])
+                if here is not None:
+                    rows[name] = comfy.conds.CONDNoiseShape(here)
+            return {**cond, "model_conds": rows}
+
+        if step is not None:
+            conds = [listed and [fitting(cond) for cond in listed] for listed in conds]
+        return executor(model, conds, x_in, timestep, model_options, *args, **kwargs)
+
+    return piece_conds
+
+
 AttachRows = Callable[[dict, RowReferences, Any], dict]
 
 
@@ -188,8 +220,7 @@ def _rows(
     check_rows(system.node, x, strength, position, regions)
     here, here_regions = (at_piece(mask, x, options) for mask in (position, regions))
     if here is None and position is not None:
-        without = "the places of faces, and without people who are bound to a region"
-        say_piece(system.node, x, options, without)
+        say_piece(system.node, x, options, WITHOUT)
     if here_regions is None and regions is not None:
         assert step.unbound is not None
         here_regions = step.unbound.expand(len(x), -1, *x.shape[-2:])
