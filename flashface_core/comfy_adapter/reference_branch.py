@@ -1,6 +1,7 @@
 """The branch y_ref: the positive prompt once more, with the face, beside the guider's own."""
 
 import uuid
+from contextlib import contextmanager
 
 import comfy.samplers
 import torch
@@ -11,6 +12,9 @@ from .row_conds import mark_conds, say_once
 from .step import FLASHFACE, Branches, Step, System
 
 PACK = __name__.partition(".comfy_adapter")[0]
+# Core's EasyCache tells rows by uuid, and forgets with every call of the cond lists that it skips
+# this step. A server loads the file by its path, without the package around it.
+BY_UUID = "nodes_easycache"
 
 
 def reference_conds(
@@ -55,11 +59,32 @@ def add_reference_branch(executor, model, conds, x_in, timestep, model_options, 
 
     extra = [] if branches.reference_conds is None else [branches.reference_conds]
     is_apart = bool(extra) and others_look_at_rows(model_options, conds)
+    random = random_state(x_in.device)
     results = call(conds if is_apart else [*conds, *extra])
     branches.y = results[index].clone()
-    if extra:
-        branches.y_ref = call(extra)[0] if is_apart else results[-1]
+    if is_apart:
+        with drawing_again(random, x_in.device):
+            (branches.y_ref,) = call(extra)
+    elif extra:
+        branches.y_ref = results[-1]
     return results[: len(conds)]
+
+
+def random_state(device: torch.device) -> list[torch.Tensor]:
+    state = [torch.get_rng_state()]
+    return [*state, torch.cuda.get_rng_state(device)] if device.type == "cuda" else state
+
+
+@contextmanager
+def drawing_again(state: list[torch.Tensor], device: torch.device):
+    """The random numbers that were drawn from `state` on, once more: ToMe chooses by them which
+    tokens it merges, and what is not alike in y and y_ref is multiplied by the face guidance."""
+    is_cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if is_cuda else []):
+        torch.set_rng_state(state[0])
+        if is_cuda:
+            torch.cuda.set_rng_state(state[1], device)
+        yield
 
 
 def others_look_at_rows(model_options: dict, conds: list) -> bool:
@@ -77,7 +102,11 @@ def others_look_at_rows(model_options: dict, conds: list) -> bool:
     for kind in kinds:
         for key, wrappers in options.get("wrappers", {}).get(kind, {}).items():
             functions += wrappers if key != COMPILE_KEY else ()
-    return not all((getattr(one, "__module__", "") or "").startswith(PACK) for one in functions)
+    return not all(_is_known(getattr(one, "__module__", None) or "") for one in functions)
+
+
+def _is_known(module: str) -> bool:
+    return module.startswith(PACK) or module.endswith(BY_UUID)
 
 
 def ask_for_branches(guider, x, timestep, model_options, branches: Branches) -> None:
@@ -88,7 +117,10 @@ def ask_for_branches(guider, x, timestep, model_options, branches: Branches) -> 
         return comfy.samplers.calc_cond_batch(guider.inner_model, lists, x, timestep, model_options)
 
     if others_look_at_rows(model_options, lists):
-        results = [call([one])[0] for one in lists]
+        random = random_state(x.device)
+        results = call(lists[:1])
+        with drawing_again(random, x.device):
+            results += call(lists[1:]) if lists[1:] else []
     else:
         results = call(lists)
     branches.y, branches.y_ref = (*results, None)[:2]
