@@ -71,9 +71,9 @@ def test_the_own_style_encoder_is_cores_network(own, tmp_path):
     config = tmp_path / "config.json"
     config.write_text(json.dumps(CONFIG))
     core = comfy.clip_vision.ClipVisionModel(config)
+    core.model.float()  # before its weights are rounded
     networks = own.patcher.model
     assert core.load_sd(networks.style_encoder.state_dict()) == ([], [])
-    core.model.float()
     encode(own)
     got = style_embedding(networks.style_encoder, style().to(own.patcher.load_device)).cpu()
     torch.testing.assert_close(got, core.encode_image(style()).image_embeds, atol=1e-5, rtol=1e-5)
