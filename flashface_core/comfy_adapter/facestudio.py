@@ -22,6 +22,7 @@ from ..systems.facestudio_file import (
     load_part,
     read_facestudio,
 )
+from .facestudio_needs_apply import mark_as_needing_apply
 from .facestudio_people import PEOPLE, make_people
 from .facestudio_style import (
     MODEL_TYPE,
@@ -112,6 +113,7 @@ class FaceStudio(ManagedNetworks[Networks]):
         guidance = condition(*given, alpha).cpu()
         null = condition.branch(None, None).cpu().expand_as(guidance)
         options: dict[str, Any] = {SOURCE: self.source}
+        mark_as_needing_apply(options, self.name)
         if where is not None:
             options[PEOPLE] = where
         return [[join_tokens(guidance), options]], [[join_tokens(null), dict(options)]]

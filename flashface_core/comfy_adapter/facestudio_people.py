@@ -22,6 +22,7 @@ from ..place import Place
 from ..systems.facestudio import attend_to_identities, identities_at
 from .attach import site_of, transformer_blocks
 from .cross_attention import check_attention, make_cross_attention_patches
+from .facestudio_needs_apply import without_mark
 from .row_conds import at_piece, check_rows, say_piece
 from .step import entries, swapped_conds
 from .untraced import call_unet, plain_unet, with_actions
@@ -137,7 +138,9 @@ def mark_call(executor, model, conds, x_in, timestep, model_options, *args, **kw
 
 
 def _marked(conds: list[dict] | None, x: torch.Tensor, options: dict) -> list[dict] | None:
-    """Copies of the cond dicts of people with places, whose rows carry the regions of x."""
+    """The conds without the mark that asks for Apply; those of people with places are copies whose
+    rows carry the regions of x."""
+    conds = conds and [without_mark(cond) for cond in conds]
     return conds and [_with_row(c, x, options) if PEOPLE in c else c for c in conds]
 
 

@@ -1,6 +1,7 @@
 """FaceStudio's nodes on a MODEL: conditions of people in places, and what is made of them."""
 
 import torch
+from flashface_pack.flashface_core.comfy_adapter.facestudio_needs_apply import without_mark
 from flashface_pack.flashface_core.identity import join_people
 from flashface_pack.flashface_core.place import Place
 from flashface_pack.nodes.facestudio import FaceStudioApply, FaceStudioEncode
@@ -26,6 +27,11 @@ def encode(studio, *people, seed=50):
 def two(studio, left=1, right=2, places=(LEFT, RIGHT)):
     pair = zip((left, right), places, strict=True)
     return encode(studio, *(person(seed, place=place) for seed, place in pair))
+
+
+def for_any_model(conds):
+    """Without the mark by which a MODEL without FaceStudioApply refuses them."""
+    return [[[tokens, without_mark(options)] for tokens, options in cond] for cond in conds]
 
 
 def predict(model, conds, batch=1, size=(16, 16), guider=None):
