@@ -36,12 +36,12 @@ def apply_features(model, features: FaceFeatures, guidance: Guidance):
             "join their identities with FlashFace Identity Group and apply once."
         )
     check(model, net)
-    check_timesteps(FLASHFACE.node, model.get_model_object("model_sampling"))
     if guidance.is_off:
         return model.clone()
     model = attach(model, net, features)
     if not features.has_effect:
         return model
+    check_timesteps(FLASHFACE.node, model.get_model_object("model_sampling"))
     window = sigmas_between(model, guidance.start_percent, guidance.end_percent)
     plan = partial(plan_step, guidance)
     levels = {site: guidance.level_strength(level) for site, level in net.levels.items()}

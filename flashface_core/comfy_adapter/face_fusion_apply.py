@@ -51,7 +51,6 @@ def apply_fusion(
     fusion = photos.fusion
     shape = shape_of(model, NODE, with_encoder=True)
     _check_fit(model, shape, photos)
-    check_timesteps(NODE, model.get_model_object("model_sampling"))
     settings = live_settings(model, shape, fusion.name)
     if fusion.reference_size is not None:
         settings["reference_size"] = fusion.reference_size
@@ -60,6 +59,7 @@ def apply_fusion(
     model = model.clone()
     if strength == 0 or not features.has_effect:
         return model
+    check_timesteps(NODE, model.get_model_object("model_sampling"))
     window = sigmas_between(model, start_percent, end_percent)
     sites = dict.fromkeys(shape.widths, 1.0)
     for kind, wrapper in (
