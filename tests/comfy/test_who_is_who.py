@@ -107,6 +107,25 @@ def test_every_node_of_core_that_is_tried_draws_something(bench, name):
     assert max(effects) > 1e-3
 
 
+@pytest.mark.parametrize("is_first", [True, False], ids=["Apply before", "Apply after"])
+@pytest.mark.parametrize("system", [FLASHFACE, OWN_ATTENTION])
+def test_steps_that_easycache_skips_as_the_face_comes_in_are_drawn_from_the_prompt(
+    bench, system, is_first
+):
+    """It has no difference yet of the branch that launch brings, and hands on what came in."""
+    launch = Guidance(WEAK, early_strength=WEAK, launch_timestep=300, guidance_rescale=0.0)
+
+    def easy(model):
+        return patch("EasyCache", model)
+
+    if is_first:
+        graph = bench.graph(system, *PEOPLE, guidance=launch).patched(easy)
+    else:
+        graph = bench.graph(system, *PEOPLE, model=easy(bench.model), guidance=launch)
+    expected = bench.plain(easy(bench.model)).sample(steps=8)
+    assert relative_error(graph.sample(steps=8), expected) <= 1e-3
+
+
 @every_system
 def test_a_lora_beside_the_weights_draws_what_it_draws_alone(bench, system):
     if not hasattr(comfy.sd, "load_bypass_lora_for_models"):

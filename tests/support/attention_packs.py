@@ -41,7 +41,7 @@ def attention_couple(model):
         for number, row, key in zip(numbers, rows, keys, strict=True):
             if number == 0:
                 qs += [row, row]
-                ks += [key, second.to(key).expand(len(key), -1, -1)]
+                ks += [key, second[:, : key.shape[1]].to(key).expand(len(key), -1, -1)]
             else:
                 qs.append(row)
                 ks.append(key)
@@ -77,7 +77,7 @@ def negative_attention(model, scale: float = 3.0):
         if 0 not in numbers:
             return q, k, v
         place, batch = numbers.index(0), len(q) // len(numbers)
-        added = negative.to(k).expand(batch, -1, -1)
+        added = negative[:, : k.shape[1]].to(k).expand(batch, -1, -1)
         q = torch.cat([q, q[place * batch : (place + 1) * batch]])
         return q, torch.cat([k, added]), torch.cat([v, added])
 
