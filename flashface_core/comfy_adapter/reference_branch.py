@@ -43,10 +43,11 @@ def add_reference_branch(executor, model, conds, x_in, timestep, model_options, 
     """CALC_COND_BATCH: keep y, and compute y_ref beside it, once per step.
 
     In the same call where nobody but us looks at the rows. Otherwise in a call of its own, after
-    y, as the positive prompt alone: other packs look up their tokens by the number of the cond
-    list, expect each number once, and know none beyond those of the guider.
+    y: the same lists once more, with y_ref in the place of y. Other packs look up their tokens by
+    the number of the cond list, expect each number once, and contrast it with the other lists.
     """
-    step: Step | None = model_options.get("transformer_options", {}).get(FLASHFACE.step)
+    options = model_options.get("transformer_options", {})
+    step: Step | None = options.get(FLASHFACE.step)
     role = FLASHFACE.role
     index = next((i for i, c in enumerate(conds) if c and c[0].get(role) == "positive"), None)
     if step is None or not step.branches.is_pending or index is None:
@@ -57,17 +58,29 @@ def add_reference_branch(executor, model, conds, x_in, timestep, model_options, 
     def call(lists):
         return executor(model, lists, x_in, timestep, model_options, *args, **kwargs)
 
-    extra = [] if branches.reference_conds is None else [branches.reference_conds]
-    is_apart = bool(extra) and others_look_at_rows(model_options, conds)
+    reference = branches.reference_conds
+    if reference is not None:
+        tell_easycache(options, conds[index], reference)
+    is_apart = reference is not None and others_look_at_rows(model_options, conds)
     random = random_state(x_in.device)
-    results = call(conds if is_apart else [*conds, *extra])
+    results = call(conds if is_apart or reference is None else [*conds, reference])
     branches.y = results[index].clone()
     if is_apart:
         with drawing_again(random, x_in.device):
-            (branches.y_ref,) = call(extra)
-    elif extra:
+            again = call([reference if i == index else c for i, c in enumerate(conds)])
+        branches.y_ref = again[index]
+    elif reference is not None:
         branches.y_ref = results[-1]
     return results[: len(conds)]
+
+
+def tell_easycache(options: dict, positive: list[dict], reference: list[dict]) -> None:
+    """Core's EasyCache looks up every uuid in a step that it skips, also the one in which y_ref
+    comes in: there y_ref is what y is."""
+    known = getattr(options.get("easycache"), "uuid_cache_diffs", {})
+    for y, y_ref in zip(positive, reference, strict=True):
+        if y["uuid"] in known:
+            known.setdefault(y_ref["uuid"], known[y["uuid"]])
 
 
 def random_state(device: torch.device) -> list[torch.Tensor]:
