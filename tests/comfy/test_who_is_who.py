@@ -91,6 +91,8 @@ def test_every_node_of_core_that_patches_a_model_is_tried_or_has_a_reason():
 def test_a_node_of_core_draws_what_it_draws_alone(bench, system, name):
     if name not in classes():
         pytest.skip("not in this version of core")
+    if (system, name) == (STUDIO, "ModelMergeSimple"):
+        pytest.skip("what is merged after Apply is merged into its tensors, before it is not")
     core = TRIED[name]
     batches = (1, 3) if core.takes_batches else (1,)
     check(bench, system, lambda model: patch(name, model), core.run, batches)
