@@ -8,8 +8,14 @@ import comfy.ops
 import torch
 
 
-def seeded_like(state: dict[str, torch.Tensor], seed: int) -> dict[str, torch.Tensor]:
-    """Random values of the same shapes: matrices 1/sqrt(fan_in), vectors small, norms near 1."""
+def seeded_like(
+    state: dict[str, torch.Tensor], seed: int, norms: float = 1.0
+) -> dict[str, torch.Tensor]:
+    """Random values of the same shapes: matrices 1/sqrt(fan_in), vectors small.
+
+    norms: what the weights of norms are near to; near 0 a deep network of random matrices is tame,
+    so that its rounding does not grow.
+    """
     generator = torch.Generator().manual_seed(seed)
     values = {}
     for key, tensor in state.items():
@@ -20,7 +26,7 @@ def seeded_like(state: dict[str, torch.Tensor], seed: int) -> dict[str, torch.Te
         else:
             value = value * 0.02
             if key.endswith("weight"):  # of a norm
-                value = value + 1
+                value = value + norms
         values[key] = value
     return values
 
@@ -31,7 +37,7 @@ def random_controlnet(model, seed: int = 5):
     config.pop("out_channels")
     config["operations"] = comfy.ops.manual_cast
     network = comfy.cldm.cldm.ControlNet(**config, hint_channels=3)
-    weights = seeded_like(network.state_dict(), seed)
+    weights = seeded_like(network.state_dict(), seed, norms=0.0)
     return comfy.controlnet.load_controlnet_state_dict(weights)
 
 

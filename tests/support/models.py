@@ -18,7 +18,7 @@ def community_model(model, seed: int, dtype=torch.float32, compute_dtype=None, n
     compute_dtype: None: dtype.
     """
     like = model.model.diffusion_model.state_dict()
-    weights = seeded_like(like, seed)
+    weights = seeded_like(like, seed, norms=0.0)
     config = comfy.model_detection.detect_unet_config(weights, "")
     config = comfy.supported_models.SD15({**config, "num_heads": num_heads})
     return _patcher(config, weights, dtype, compute_dtype)
@@ -69,7 +69,8 @@ def deeper_sdxl_model(seed: int):
     }
     config = comfy.supported_models.SDXL(config)
     config.set_inference_dtype(torch.float32, None)
-    return _patcher(config, seeded_like(config.get_model({}).diffusion_model.state_dict(), seed))
+    like = config.get_model({}).diffusion_model.state_dict()
+    return _patcher(config, seeded_like(like, seed, norms=0.0))
 
 
 def inpainting_model(model):
