@@ -111,15 +111,12 @@ def warnings(caplog) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("piece", PIECES)
 @every_step
 @every_people
 @every_system
-def test_a_piece_has_nobodys_region_and_no_place(
-    bench, system, people, timestep, piece, batch, caplog
-):
-    group = PEOPLE[people]
+def test_a_piece_has_nobodys_region_and_no_place(bench, system, people, timestep, piece, caplog):
+    group, batch = PEOPLE[people], 1 if timestep == EARLY else 3
     if system == STUDIO and people in ("a place", "inside a half"):
         pytest.skip("a place of one person alone means nothing to FaceStudio")
     graph = bench.graph(system, *group, guidance=ALIKE)
