@@ -66,6 +66,8 @@ PHOTOGRAPHS = {
     "grey, one channel": (lambda: coloured(128, "L"), []),
 }
 
+EMPTY = ("wholly transparent", "black", "white")
+
 
 @pytest.fixture(scope="module")
 def detector():
@@ -94,6 +96,10 @@ def test_what_comes_of_a_photograph_with_each_policy(name, detector):
     if not expected:
         with pytest.raises(FlashFaceError, match="Image 0 has no face.*`boxes`.*no_face"):
             identify(image, detector)
+        if name in EMPTY:
+            with pytest.raises(FlashFaceError, match="Image 0 shows no face: 100%"):
+                identify(image, detector, no_face="use whole image")
+            return
         whole = identify(image, detector, no_face="use whole image")
         assert boxes(whole) == [None]
         assert whole[0].references[0].crop.shape[:2] == picture.size[::-1]
