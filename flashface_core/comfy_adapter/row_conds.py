@@ -191,6 +191,8 @@ def make_row_data(system: System, levels: Mapping[Site, float], attach_rows: Att
     def row_data(executor, x, t, c_concat, c_crossattn, control, transformer_options, **kwargs):
         given = [kwargs.pop(name, None) for name in names]
         options = transformer_options
+        if (run := options.get(system.run)) is not None:
+            run.called = True
         if (step := options.get(system.step)) is not None:
             rows = _rows(system, step, x, options, levels, *given)
             options = attach_rows(options, rows, plain_unet(executor.class_obj))

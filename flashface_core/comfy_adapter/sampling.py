@@ -29,7 +29,8 @@ def make_run(system: System):
         run = Run()  # of this run: the guider has cloned its options
         with entries(options, {system.run: run, SAID: options.get(SAID, set())}):
             result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
-        if not run.reached and len(sigmas) > 1:
+        # With one noise level left there may be nothing to predict.
+        if not run.reached and (run.called or len(sigmas) > 1):
             log.warning(
                 "%s had no effect: %s does not call ComfyUI's predict_noise.",
                 system.node,

@@ -87,10 +87,11 @@ class Step:
 class Run:
     """One sampling run; tells whether the steps came by, and keeps what the last one looked at.
 
-    Samplers of higher order ask for most noise levels twice in a row.
+    Samplers of higher order ask for most noise levels twice in a row. called: the UNet was.
     """
 
     reached: bool = False
+    called: bool = False
     timestep: float | None = None
     references: StepReferences | None = None
 
