@@ -134,7 +134,11 @@ def test_the_wanted_one_of_three_people_is_taken(select, index, expected, detect
 
 def test_a_batch_with_a_photo_without_a_face_follows_the_policy(detector):
     image = torch.cat(
-        [as_image(astronaut()), torch.full((1, 512, 512, 3), 0.5), as_image(ImageOps.mirror(astronaut()))]
+        [
+            as_image(astronaut()),
+            torch.full((1, 512, 512, 3), 0.5),
+            as_image(ImageOps.mirror(astronaut())),
+        ]
     )
     with pytest.raises(FlashFaceError, match="Image 1 has no face"):
         identify(image, detector)
