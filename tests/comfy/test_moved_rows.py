@@ -13,7 +13,7 @@ from support.row_movers import MOVERS, moved, tiles
 from support.sampling import classic, guided, noise, noisy
 from support.systems import EARLY, FLASHFACE, LATE, STUDIO, SYSTEMS, half, in_halves
 
-EQUAL = 5e-5  # float32 in another batch, times what the guidances multiply it by
+EQUAL = 3e-4  # float32 in another batch, times what the guidances multiply it by
 SEEN = 1e-3
 # The spread that a rescale restores is that of the whole picture, which no tile has.
 NO_RESCALE = Guidance(guidance_rescale=0.0)

@@ -94,7 +94,7 @@ def instead_of_the_batch(model, counts: Counts):
 def around_the_batch(model, counts: Counts):
     def calc(executor, model, conds, x, timestep, options, *args, **kwargs):
         if len(conds) > 1:  # the step's own lists, not what nodes ask for beside them
-            counts.count(options)
+            counts.count(options)  # twice, where y_ref is in a call of its own
         return executor(model, conds, x, timestep, options, *args, **kwargs)
 
     model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, calc)
@@ -138,7 +138,9 @@ def test_a_node_finds_what_it_left_in_the_step_before(bench, system, people, nam
         graph = with_node(bench, system, people, node, is_first)
         before = keys_of(graph.model.model_options)
         graph.sample(steps=STEPS)
-        assert counts.seen == list(range(1, STEPS + 1)), place
+        calls = len(counts.seen)
+        assert calls == STEPS or (name == "CALC_COND_BATCH" and STEPS < calls <= 2 * STEPS)
+        assert counts.seen == list(range(1, calls + 1)), place
         assert keys_of(graph.model.model_options) == before, place
 
 

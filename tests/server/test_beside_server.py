@@ -83,7 +83,9 @@ def test_lora_hypertile_and_pag_with_the_face(server, cfg):
     for before in (True, False):
         graph = without_strength(chained(small(cfg), OTHERS, before))
         assert torch.equal(latent(server, graph), others_alone)
-        assert torch.equal(latent(server, chained(small(cfg), AT_ZERO, before)), ours_alone)
+        at_zero = latent(server, chained(small(cfg), AT_ZERO, before))
+        # Beside PAG y_ref is in a call of its own: float32 in a batch of another size.
+        torch.testing.assert_close(at_zero, ours_alone, rtol=1e-3, atol=2e-3)
 
 
 def detailed(workflow, model: list) -> str:
