@@ -11,7 +11,6 @@ from flashface_pack.flashface_core.errors import FlashFaceError
 from support.face_fusion import STEP, Fusion, on_flashface, rows, write_file
 from support.harness import (
     Guidance,
-    WrappersMP,
     apply_features,
     load_flashface,
     make_features,

@@ -15,6 +15,8 @@ from flashface_core.comfy_adapter.tiny import FOLDER, load_vae
 from training.toy.recipe import ToyRecipe, read_recipe
 from training.toy.yardsticks import load_yardsticks
 
+# Not bf16: many CPUs compute it by way of float32, a hundred times slower.
+FEW = dict(groups=2, precision="no")
 SHORT = ToyRecipe(
     autoencoder_steps=2,
     decoder_steps=1,
@@ -23,8 +25,9 @@ SHORT = ToyRecipe(
     people=20,
     width=32,
     heads=1,
-    pretrain=dataclasses.replace(ToyRecipe().pretrain, steps=2, groups=2),
-    train=dataclasses.replace(ToyRecipe().train, steps=4, groups=2, save_every=2, log_every=1),
+    unseen=4,
+    pretrain=dataclasses.replace(ToyRecipe().pretrain, steps=2, **FEW),
+    train=dataclasses.replace(ToyRecipe().train, steps=4, save_every=2, log_every=1, **FEW),
 )
 
 

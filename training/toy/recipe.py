@@ -39,7 +39,6 @@ FLASHFACE, VAE, YARDSTICKS = (
     "yardsticks.safetensors",
 )
 RECIPE, PRETRAINED = "recipe.json", "pretrained.safetensors"
-UNSEEN = 64  # people of the test split, on whom progress is measured
 
 
 # References help most at t = 600 to 800, and the face is where they help.
@@ -73,7 +72,8 @@ class ToyRecipe:
     """Everything that decides what comes out; written beside it.
 
     people, scenes: of the train split that FlashFace learns from, encoded once. pretrain: the UNet
-    without references, which is to FlashFace what SD1.5 was; train: everything.
+    without references, which is to FlashFace what SD1.5 was; train: everything. unseen: people of
+    the test split, on whom progress is measured.
     """
 
     seed: int = 0
@@ -86,6 +86,7 @@ class ToyRecipe:
     width: int = 64
     multipliers: tuple[int, ...] = (1, 2)
     heads: int = 2
+    unseen: int = 64
     pretrain: Recipe = dataclasses.field(
         default_factory=lambda: dataclasses.replace(
             COMMON,
@@ -165,7 +166,7 @@ def train_flashface(
 ) -> None:
     encode_text = ToyText(str(PartialState().device))
     grid = Grid(vae, encode_text, recipe.seed)
-    unseen = encode_people(load_autoencoder(vae), recipe.seed, "test", 0, UNSEEN, 5)
+    unseen = encode_people(load_autoencoder(vae), recipe.seed, "test", 0, recipe.unseen, 5)
     unseen = join_people(recipe.seed, "test", [unseen])
     started = time.monotonic()
 
