@@ -15,7 +15,7 @@ from .base import OnFrozenUNet
 
 MAPPING = "mapping"
 FACE, EXPRESSION_SEEN = "face", "expression"
-# "a photo" is what the drawn people's captions call a portrait (SEED_SYSTEMS.md B.6).
+# "a photo" is what the drawn people's captions call a portrait (SYSTEMS.md section B.6).
 PROMPT, CLASS_PROMPT = "a portrait of f l", "a portrait"
 DROP_EXPRESSION = 0.2
 

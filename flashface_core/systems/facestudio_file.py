@@ -8,7 +8,7 @@
     style_encoder.*   core's CLIP vision network (metadata `style_encoder.config`, JSON); absent:
                       CLIP vision models that the user connects
 
-No weights are published (SEED_SYSTEMS.md, A.6); the layout is this pack's own.
+No weights are published (SYSTEMS.md section A.6); the layout is this pack's own.
 """
 
 import json

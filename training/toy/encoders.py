@@ -92,8 +92,8 @@ def _tell(step: int, steps: int, **values: Tensor | float) -> None:
 
 
 def train_face(pool: Pool, steps: int, seed: int) -> MSID:
-    """Cosine-margin classification of the people on the whole multi-scale vector (B.6), and, for
-    runs as short as this, what an identity is made of read off it."""
+    """Cosine-margin classification of the people on the whole multi-scale vector (SYSTEMS.md
+    section B.6), and, for runs as short as this, what an identity is made of read off it."""
     torch.manual_seed(seed)
     random = torch.Generator().manual_seed(seed)
     network = MSID(IDENTITY).train()

@@ -1,6 +1,7 @@
 """CGDR, class-guided denoising regularisation: S* learns the face, not its background.
 
-Written from the paper's figure and caption, as no training code was published (section B.6).
+Written from the paper's figure and caption, as no training code was published (SYSTEMS.md section
+B.6).
 """
 
 import torch

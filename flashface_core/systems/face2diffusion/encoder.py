@@ -40,9 +40,9 @@ def network_input(faces: torch.Tensor) -> torch.Tensor:
 class MSID(nn.Module):
     """Faces to identity vectors. Modules are named as in the published file.
 
-    face: ALIGNED or CROP. operations: torch.nn or a comfy.ops class. Section B.2; by the paper,
-    reading shallow blocks too keeps the camera pose out of the vector. Meant for eval(): only then
-    a face's vector does not depend on the others of its batch.
+    face: ALIGNED or CROP. operations: torch.nn or a comfy.ops class. SYSTEMS.md section B.2; by the
+    paper, reading shallow blocks too keeps the camera pose out of the vector. Meant for eval():
+    only then a face's vector does not depend on the others of its batch.
     """
 
     def __init__(

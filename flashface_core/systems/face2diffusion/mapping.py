@@ -12,7 +12,7 @@ DROPOUT, SLOPE = 0.1, 0.2
 
 
 class MappingNetwork(nn.Module):
-    """A face vector and an expression to S*, two text tokens (section B.4).
+    """A face vector and an expression to S*, two text tokens (SYSTEMS.md section B.4).
 
     Expression guidance: in training `expression` tells the network how the face looks, and a
     learned vector stands in when it is not told, so that the identity need not carry it. Without

@@ -2,7 +2,8 @@
 
 The network was trained to give what a text model computes with after it has added position
 embeddings. Text models, ComfyUI's among them, add a position embedding to every token that they
-are given, so it is subtracted first: added twice, the outputs differ by 0.2 (section B.5).
+are given, so it is subtracted first: added twice, the outputs differ by 0.2 (SYSTEMS.md section
+B.5).
 """
 
 from collections.abc import Sequence
