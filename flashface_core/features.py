@@ -8,8 +8,8 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from .checkpoint import Site
-from .place import Place
+from .people.place import Place
+from .sites import Site
 
 KeysValues = dict[Site, tuple[torch.Tensor, torch.Tensor]]
 _Value = TypeVar("_Value")

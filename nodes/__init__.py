@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from ..flashface_core.identity_file import EXTENSION
+from ..flashface_core.people.identity_file import EXTENSION
 from . import (
     apply,
     detector,

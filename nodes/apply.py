@@ -2,8 +2,8 @@
 
 from comfy_api.latest import io
 
-from ..flashface_core.comfy_adapter.apply import apply_features
-from ..flashface_core.guidance import Guidance
+from ..flashface_core.comfy_adapter.flashface.apply import apply_features
+from ..flashface_core.flashface.guidance import Guidance
 from .base import FlashFaceNode
 from .sockets import CATEGORY, FaceFeatures, FaceGuidance
 

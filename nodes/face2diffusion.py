@@ -4,7 +4,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..flashface_core.comfy_adapter.face2diffusion import encode_text, load_face2diffusion
-from ..flashface_core.systems.face2diffusion.word import PLACEHOLDER
+from ..flashface_core.face2diffusion.word import PLACEHOLDER
 from . import folders
 from .base import FlashFaceNode
 from .sockets import CATEGORY, Face2Diffusion, FaceIdentity

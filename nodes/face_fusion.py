@@ -3,14 +3,14 @@
 import folder_paths
 from comfy_api.latest import io
 
-from ..flashface_core.comfy_adapter.face_fusion import (
+from ..flashface_core.comfy_adapter.face_fusion.apply import apply_fusion
+from ..flashface_core.comfy_adapter.face_fusion.photos import (
     REFERENCE_NOISES,
     TRAINING_FREE,
     FaceFusion,
     collect_photos,
     load_face_fusion,
 )
-from ..flashface_core.comfy_adapter.face_fusion_apply import apply_fusion
 from . import folders
 from .base import FlashFaceNode
 from .sockets import CATEGORY, FaceFusionFeatures, FaceIdentity

@@ -3,8 +3,8 @@
 import folder_paths
 from comfy_api.latest import io
 
-from ..flashface_core.comfy_adapter.facestudio import load_facestudio
-from ..flashface_core.comfy_adapter.facestudio_apply import apply_facestudio
+from ..flashface_core.comfy_adapter.facestudio.apply import apply_facestudio
+from ..flashface_core.comfy_adapter.facestudio.networks import load_facestudio
 from . import folders
 from .base import FlashFaceNode
 from .sockets import CATEGORY, FaceDetector, FaceIdentity, FaceStudio

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..flashface_core.comfy_adapter.from_model import reference_net_from_model
+from ..flashface_core.comfy_adapter.flashface.from_model import reference_net_from_model
 from .base import FlashFaceNode
 from .sockets import CATEGORY, ReferenceNet
 

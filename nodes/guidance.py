@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..flashface_core.guidance import PRESETS, Guidance
+from ..flashface_core.flashface.guidance import PRESETS, Guidance
 from .base import FlashFaceNode
 from .sockets import CATEGORY, FaceGuidance
 

@@ -6,8 +6,8 @@ from comfy_api.latest import io
 from comfy_execution.utils import get_executing_context
 
 from ..flashface_core.faces.select import NO_FACE, SELECT, make_identity
-from ..flashface_core.identity import one_person
-from ..flashface_core.place import Place, mask_to_bool
+from ..flashface_core.people.identity import one_person
+from ..flashface_core.people.place import Place, mask_to_bool
 from .base import FlashFaceNode
 from .sockets import CATEGORY, BoundingBox, FaceDetector, FaceIdentity
 

@@ -3,7 +3,7 @@
 import folder_paths
 from comfy_api.latest import io
 
-from ..flashface_core.comfy_adapter.load import WEIGHT_DTYPES, load_flashface
+from ..flashface_core.comfy_adapter.flashface.load import WEIGHT_DTYPES, load_flashface
 from . import folders
 from .base import FlashFaceNode
 from .sockets import CATEGORY, ReferenceNet

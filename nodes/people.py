@@ -2,8 +2,8 @@
 
 from comfy_api.latest import io
 
-from ..flashface_core.identity import join_people, one_person
-from ..flashface_core.mix import mix_identities
+from ..flashface_core.people.identity import join_people, one_person
+from ..flashface_core.people.mix import mix_identities
 from .base import FlashFaceNode
 from .sockets import CATEGORY, FaceIdentity
 

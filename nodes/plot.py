@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from ..flashface_core.comfy_adapter.schedule import sampling_steps
-from ..flashface_core.plot import draw_guidance
+from ..flashface_core.flashface.plot import draw_guidance
 from .base import FlashFaceNode
 from .sockets import CATEGORY, FaceGuidance
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io, ui
 
-from ..flashface_core.identity import one_person
-from ..flashface_core.identity_file import load_identity, save_identity
+from ..flashface_core.people.identity import one_person
+from ..flashface_core.people.identity_file import load_identity, save_identity
 from . import folders
 from .base import FlashFaceNode
 from .sockets import CATEGORY, FaceIdentity

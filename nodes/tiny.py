@@ -3,7 +3,7 @@
 import folder_paths
 from comfy_api.latest import io
 
-from ..flashface_core.comfy_adapter.tiny import load_tiny_models
+from ..flashface_core.comfy_adapter.flashface.tiny import load_tiny_models
 from .base import FlashFaceNode
 from .sockets import CATEGORY, ReferenceNet
 

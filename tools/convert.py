@@ -21,10 +21,10 @@ try:
     from safetensors.torch import save_file
     from tqdm import tqdm
 
-    from flashface_core.checkpoint import read_checkpoint, used_keys
-    from flashface_core.checkpoint_file import read_state_dict, write_safetensors
     from flashface_core.errors import FlashFaceError
-    from flashface_core.systems.face2diffusion.files import build_encoders, build_mapping
+    from flashface_core.face2diffusion.files import build_encoders, build_mapping
+    from flashface_core.flashface.checkpoint import read_checkpoint, used_keys
+    from flashface_core.weights_file import read_state_dict, write_safetensors
 except ModuleNotFoundError as error:
     sys.exit(f"{error}; run this with the Python that runs ComfyUI, which has it.")
 

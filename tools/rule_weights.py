@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
-from flashface_core.checkpoint import ALIASES  # noqa: E402
-from flashface_core.checkpoint_file import write_safetensors  # noqa: E402
+from flashface_core.flashface.checkpoint import ALIASES  # noqa: E402
+from flashface_core.weights_file import write_safetensors  # noqa: E402
 
 GOLDEN = ROOT / "tests" / "golden"
 SHAPES = {

@@ -9,9 +9,9 @@ import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import nn
 
-from flashface_core.checkpoint import Checkpoint
-from flashface_core.comfy_adapter.attach import make_reference_attention
-from flashface_core.comfy_adapter.load import build_flashface
+from flashface_core.comfy_adapter.flashface.attach import make_reference_attention
+from flashface_core.comfy_adapter.flashface.load import build_flashface
+from flashface_core.flashface.checkpoint import Checkpoint
 
 from .networks import Networks
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from flashface_core.place import position_mask
+from flashface_core.people.place import position_mask
 
 from .data import People
 from .diffusion import TIMESTEPS

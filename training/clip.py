@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flashface_core.checkpoint_file import read_state_dict
 from flashface_core.errors import FlashFaceError
+from flashface_core.weights_file import read_state_dict
 
 CHECKPOINT_PREFIX, OPENAI_PREFIX = "cond_stage_model.transformer.", "visual."
 TOKENS = "text_model.embeddings.token_embedding.weight"

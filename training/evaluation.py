@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from flashface_core.identity import Identity
+from flashface_core.people.identity import Identity
 
 from .sampling import Models, Settings, sample_pictures
 

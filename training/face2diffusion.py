@@ -6,10 +6,10 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from flashface_core.checkpoint import Checkpoint
-from flashface_core.checkpoint_file import write_safetensors
-from flashface_core.systems.face2diffusion.denoising import class_guided_target
-from flashface_core.systems.face2diffusion.mapping import EXPRESSION, MappingNetwork
+from flashface_core.face2diffusion.denoising import class_guided_target
+from flashface_core.face2diffusion.mapping import EXPRESSION, MappingNetwork
+from flashface_core.flashface.checkpoint import Checkpoint
+from flashface_core.weights_file import write_safetensors
 
 from .base import OnFrozenUNet
 

@@ -5,11 +5,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from flashface_core.checkpoint import Checkpoint
-from flashface_core.checkpoint_file import write_safetensors
-from flashface_core.comfy_adapter.attach import transformer_blocks
-from flashface_core.reference_net import feature_maps, site_name
-from flashface_core.systems.face_fusion import FaceProjection, fuse_rows
+from flashface_core.capture import feature_maps
+from flashface_core.comfy_adapter.unet import transformer_blocks
+from flashface_core.face_fusion.fusion import FaceProjection, fuse_rows
+from flashface_core.flashface.checkpoint import Checkpoint
+from flashface_core.sites import site_name
+from flashface_core.weights_file import write_safetensors
 
 from .base import OnFrozenUNet
 

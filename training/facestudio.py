@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from flashface_core.checkpoint import Checkpoint
-from flashface_core.checkpoint_file import write_safetensors
-from flashface_core.systems.facestudio import TOKENS, HybridCondition
+from flashface_core.facestudio.condition import TOKENS, HybridCondition
+from flashface_core.flashface.checkpoint import Checkpoint
+from flashface_core.weights_file import write_safetensors
 
 from .base import OnFrozenUNet
 

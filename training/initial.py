@@ -7,7 +7,8 @@ import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import nn
 
-from flashface_core.checkpoint import Checkpoint, Site
+from flashface_core.flashface.checkpoint import Checkpoint
+from flashface_core.sites import Site
 
 
 def fresh_checkpoint(

@@ -7,14 +7,15 @@ import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import nn
 
-from flashface_core.checkpoint import Checkpoint, Site, published_state_dict
-from flashface_core.comfy_adapter.attach import (
+from flashface_core.comfy_adapter.flashface.attach import (
     ROWS,
     make_position,
     make_reference_attention,
 )
-from flashface_core.comfy_adapter.load import build_flashface
-from flashface_core.reference_attention import ReferenceKeys
+from flashface_core.comfy_adapter.flashface.load import build_flashface
+from flashface_core.flashface.checkpoint import Checkpoint, published_state_dict
+from flashface_core.sites import Site
+from flashface_core.softmax import ReferenceKeys
 
 from .batches import Batch, References
 

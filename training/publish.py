@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from flashface_core.checkpoint_file import write_safetensors
+from flashface_core.weights_file import write_safetensors
 
 from .networks import FlashFaceNetworks
 

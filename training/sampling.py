@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import comfy.sample
 import torch
 
-from flashface_core.comfy_adapter.apply import apply_features
-from flashface_core.guidance import Guidance
-from flashface_core.identity import FaceReference, Identity, IdentityGroup, one_person
-from flashface_core.place import Place
+from flashface_core.comfy_adapter.flashface.apply import apply_features
+from flashface_core.flashface.guidance import Guidance
+from flashface_core.people.identity import FaceReference, Identity, IdentityGroup, one_person
+from flashface_core.people.place import Place
 
 from .data import TextEncoder
 

@@ -20,10 +20,10 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
-from flashface_core.checkpoint import Checkpoint, read_checkpoint
-from flashface_core.checkpoint_file import read_state_dict
 from flashface_core.errors import FlashFaceError
 from flashface_core.faces.detect import load_detector
+from flashface_core.flashface.checkpoint import Checkpoint, read_checkpoint
+from flashface_core.weights_file import read_state_dict
 from training.clip import load_text_encoder, without_prefix
 from training.comfyui import find_comfyui
 from training.data import People

@@ -3,7 +3,7 @@
 import torch
 
 from ..errors import FlashFaceError
-from .attach import PatchSet
+from .unet import PatchSet
 from .untraced import Action, run_action
 
 

@@ -5,12 +5,12 @@ from pathlib import Path
 import torch
 
 from ..errors import FlashFaceError
-from ..identity import Identity, IdentityGroup, one_person
-from ..systems.face2diffusion.encoder import MSID
-from ..systems.face2diffusion.files import load_encoders, load_mapping
-from ..systems.face2diffusion.mapping import MappingNetwork
-from ..systems.face2diffusion.prompt import find_word, keep_together, put_word, with_placeholder
-from ..systems.faces_seen import faces_seen
+from ..face2diffusion.encoder import MSID
+from ..face2diffusion.encoder_inputs import faces_seen
+from ..face2diffusion.files import load_encoders, load_mapping
+from ..face2diffusion.mapping import MappingNetwork
+from ..face2diffusion.prompt import find_word, keep_together, put_word, with_placeholder
+from ..people.identity import Identity, IdentityGroup, one_person
 from .networks import ManagedNetworks
 
 CLIP_L = "l"  # core's name of SD1.5's text model

@@ -13,10 +13,10 @@ import comfy.conds
 import comfy.utils
 import torch
 
-from ..checkpoint import Site
 from ..errors import FlashFaceError
 from ..features import FaceFeatures, Person
-from ..rows import RowReferences
+from ..row_references import RowReferences
+from ..sites import Site
 from .step import Step, System
 from .untraced import call_unet, plain_unet
 

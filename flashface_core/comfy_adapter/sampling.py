@@ -12,8 +12,8 @@ import torch
 
 from ..errors import FlashFaceError
 from ..features import FaceFeatures
-from ..guidance import StepPlan, add_face_guidance, rescale_guidance
-from .reference import PhotoEncoder
+from ..flashface.guidance import StepPlan, add_face_guidance, rescale_guidance
+from .photo_encoder import PhotoEncoder
 from .reference_branch import ask_for_branches, reference_conds
 from .row_conds import SAID, mark_conds, people_seen, place_tensors
 from .step import Branches, Run, Step, System, entries, swapped_conds

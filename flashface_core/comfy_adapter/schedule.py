@@ -5,8 +5,14 @@ import comfy.samplers
 import torch
 
 from ..errors import FlashFaceError
-from ..guidance import Guidance
-from ..plot import Step
+from ..flashface.guidance import Guidance
+from ..flashface.plot import Step
+
+
+def sigmas_between(model, start_percent: float, end_percent: float) -> tuple[float, float]:
+    sampling = model.get_model_object("model_sampling")
+    return sampling.percent_to_sigma(start_percent), sampling.percent_to_sigma(end_percent)
+
 
 SCHEDULER = "simple"  # the official trailing spacing where the steps divide 1000
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from ..guidance import StepPlan
-from ..rows import StepReferences
-from .attach import KEY
+from ..flashface.guidance import StepPlan
+from ..row_references import StepReferences
+from .unet import KEY
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..errors import FlashFaceError
-from ..identity import FaceReference, Identity, IdentityGroup, one_person
+from ..people.identity import FaceReference, Identity, IdentityGroup, one_person
 from .align import align_face
 from .boxes import check_inside, read_boxes
 from .crop import crop_face, pad_to_square, photo_to_uint8, pure_share

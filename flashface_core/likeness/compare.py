@@ -9,8 +9,8 @@ import torch
 from ..errors import FlashFaceError
 from ..faces.crop import photo_to_uint8
 from ..faces.face import Detector, Face
-from ..identity import Identity, IdentityGroup, one_person
-from ..place import Place
+from ..people.identity import Identity, IdentityGroup, one_person
+from ..people.place import Place
 from .embedders import Embedder, choose_embedder
 
 NO_FACE = -1.0  # the lowest cosine there is

@@ -11,7 +11,7 @@ import torch
 from ..faces.align import ALIGNED_SIZE, ARCFACE_POINTS
 from ..faces.crop import crop_face
 from ..faces.face import Detector, Face
-from ..identity import FaceReference
+from ..people.identity import FaceReference
 from .descriptor import describe
 
 ALIGNED_FACE = Face((0.0, 0.0, float(ALIGNED_SIZE), float(ALIGNED_SIZE)), ARCFACE_POINTS)

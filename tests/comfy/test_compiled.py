@@ -8,10 +8,10 @@ import shutil
 
 import pytest
 import torch
-from flashface_pack.flashface_core.comfy_adapter.face_fusion import load_face_fusion
-from flashface_pack.flashface_core.comfy_adapter.load import load_flashface
-from flashface_pack.flashface_core.comfy_adapter.tiny import FLASHFACE as CHECKPOINT
-from flashface_pack.flashface_core.comfy_adapter.tiny import FOLDER
+from flashface_pack.flashface_core.comfy_adapter.face_fusion.photos import load_face_fusion
+from flashface_pack.flashface_core.comfy_adapter.flashface.load import load_flashface
+from flashface_pack.flashface_core.comfy_adapter.flashface.tiny import FLASHFACE as CHECKPOINT
+from flashface_pack.flashface_core.comfy_adapter.flashface.tiny import FOLDER
 from safetensors.torch import load_file, save_file
 from support.compiled import by_pytorch, compile_node
 from support.control import seeded_like

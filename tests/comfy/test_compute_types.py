@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 import torch
 from comfy_extras.nodes_model_advanced import ModelComputeDtype
-from flashface_pack.flashface_core.comfy_adapter.face_fusion import FaceFusion, load_face_fusion
-from flashface_pack.flashface_core.comfy_adapter.facestudio import load_facestudio
+from flashface_pack.flashface_core.comfy_adapter.face_fusion.photos import (
+    FaceFusion,
+    load_face_fusion,
+)
+from flashface_pack.flashface_core.comfy_adapter.facestudio.networks import load_facestudio
 from support.face_fusion import Fusion, write_file
 from support.facestudio import person, write_facestudio
 from support.facestudio_pictures import apply, encode

@@ -7,12 +7,12 @@ import comfy.hooks
 import comfy.model_patcher
 import pytest
 import torch
-from flashface_pack.flashface_core.checkpoint_file import read_state_dict
 from flashface_pack.flashface_core.comfy_adapter.face2diffusion import load_face2diffusion
-from flashface_pack.flashface_core.comfy_adapter.face_fusion import load_face_fusion
-from flashface_pack.flashface_core.comfy_adapter.facestudio import load_facestudio
-from flashface_pack.flashface_core.comfy_adapter.tiny import load_tiny_models
+from flashface_pack.flashface_core.comfy_adapter.face_fusion.photos import load_face_fusion
+from flashface_pack.flashface_core.comfy_adapter.facestudio.networks import load_facestudio
+from flashface_pack.flashface_core.comfy_adapter.flashface.tiny import load_tiny_models
 from flashface_pack.flashface_core.errors import FlashFaceError
+from flashface_pack.flashface_core.weights_file import read_state_dict
 from flashface_pack.nodes.face2diffusion import Face2DiffusionTextEncode
 from safetensors.torch import save_file
 from support.control import lora_state

@@ -14,9 +14,9 @@ from flashface_pack.flashface_core.comfy_adapter.face2diffusion import (
     load_face2diffusion,
 )
 from flashface_pack.flashface_core.errors import FlashFaceError
-from flashface_pack.flashface_core.identity import FaceReference, Identity, join_people
-from flashface_pack.flashface_core.systems.face2diffusion.encoder import network_input
-from flashface_pack.flashface_core.systems.face2diffusion.word import inject
+from flashface_pack.flashface_core.face2diffusion.encoder import network_input
+from flashface_pack.flashface_core.face2diffusion.word import inject
+from flashface_pack.flashface_core.people.identity import FaceReference, Identity, join_people
 from flashface_pack.flashface_core.tiny_text import clip_state_dict
 from flashface_pack.nodes.face2diffusion import Face2DiffusionTextEncode
 from flashface_pack.nodes.tiny import FlashFaceTinyModels

@@ -3,18 +3,18 @@ photos, and beside FlashFace. Values are made by rule, so effects need not look 
 
 import pytest
 import torch
-from flashface_pack.flashface_core.comfy_adapter.apply import apply_features
 from flashface_pack.flashface_core.comfy_adapter.face2diffusion import (
     Face2Diffusion,
     Networks,
     load_face2diffusion,
 )
+from flashface_pack.flashface_core.comfy_adapter.flashface.apply import apply_features
 from flashface_pack.flashface_core.errors import FlashFaceError
+from flashface_pack.flashface_core.face2diffusion.encoder import network_input
+from flashface_pack.flashface_core.face2diffusion.mapping import MappingNetwork
 from flashface_pack.flashface_core.faces.crop import pad_to_square
-from flashface_pack.flashface_core.guidance import Guidance
-from flashface_pack.flashface_core.identity import join_people
-from flashface_pack.flashface_core.systems.face2diffusion.encoder import network_input
-from flashface_pack.flashface_core.systems.face2diffusion.mapping import MappingNetwork
+from flashface_pack.flashface_core.flashface.guidance import Guidance
+from flashface_pack.flashface_core.people.identity import join_people
 from flashface_pack.nodes.face2diffusion import Face2DiffusionTextEncode
 from flashface_pack.nodes.tiny import FlashFaceTinyModels
 from safetensors import safe_open

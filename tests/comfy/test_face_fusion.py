@@ -8,8 +8,12 @@ import comfy.sd
 import pytest
 import torch
 from comfy.model_management import InterruptProcessingException
-from flashface_pack.flashface_core.comfy_adapter import face_fusion_apply, from_model
-from flashface_pack.flashface_core.comfy_adapter.face_fusion import FaceFusion, load_face_fusion
+from flashface_pack.flashface_core.comfy_adapter.face_fusion import apply as face_fusion_apply
+from flashface_pack.flashface_core.comfy_adapter.face_fusion.photos import (
+    FaceFusion,
+    load_face_fusion,
+)
+from flashface_pack.flashface_core.comfy_adapter.flashface import from_model
 from flashface_pack.flashface_core.errors import FlashFaceError
 from flashface_pack.nodes.people import FlashFaceIdentityGroup, FlashFaceIdentityMix
 from flashface_pack.nodes.tiny import FlashFaceTinyModels

@@ -14,10 +14,14 @@ import torch
 from comfy_extras.nodes_freelunch import FreeU_V2
 from comfy_extras.nodes_hypertile import HyperTile
 from comfy_extras.nodes_pag import PerturbedAttentionGuidance
-from flashface_pack.flashface_core.comfy_adapter import face_fusion, from_model
-from flashface_pack.flashface_core.comfy_adapter.face_fusion import FaceFusion, load_face_fusion
+from flashface_pack.flashface_core.comfy_adapter.face_fusion import photos as face_fusion
+from flashface_pack.flashface_core.comfy_adapter.face_fusion.photos import (
+    FaceFusion,
+    load_face_fusion,
+)
+from flashface_pack.flashface_core.comfy_adapter.flashface import from_model
 from flashface_pack.flashface_core.errors import FlashFaceError
-from flashface_pack.flashface_core.systems.face_fusion_file import read_face_fusion
+from flashface_pack.flashface_core.face_fusion.file import read_face_fusion
 from flashface_pack.nodes import folders
 from flashface_pack.nodes.apply import FlashFaceApply
 from flashface_pack.nodes.face_fusion import FOLDER, FaceFusionLoader

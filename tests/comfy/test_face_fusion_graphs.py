@@ -6,7 +6,7 @@ import pytest
 import torch
 from comfy_extras.nodes_custom_sampler import DualCFGGuider
 from comfy_extras.nodes_perpneg import PerpNegGuider
-from flashface_pack.flashface_core.comfy_adapter.face_fusion import load_face_fusion
+from flashface_pack.flashface_core.comfy_adapter.face_fusion.photos import load_face_fusion
 from flashface_pack.flashface_core.errors import FlashFaceError
 from support.face_fusion import STEP, Fusion, on_flashface, rows, write_file
 from support.harness import (

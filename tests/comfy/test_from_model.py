@@ -12,7 +12,7 @@ from comfy.model_management import InterruptProcessingException
 from comfy_extras.nodes_custom_sampler import BasicScheduler
 from comfy_extras.nodes_freelunch import FreeU_V2
 from comfy_extras.nodes_hypertile import HyperTile
-from flashface_pack.flashface_core.comfy_adapter import from_model
+from flashface_pack.flashface_core.comfy_adapter.flashface import from_model
 from flashface_pack.flashface_core.errors import FlashFaceError
 from flashface_pack.nodes.apply import FlashFaceApply
 from flashface_pack.nodes.features import FlashFaceEncode

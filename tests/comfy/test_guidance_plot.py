@@ -5,7 +5,7 @@ import pytest
 import torch
 from flashface_pack.flashface_core.comfy_adapter.schedule import sampling_steps
 from flashface_pack.flashface_core.errors import FlashFaceError
-from flashface_pack.flashface_core.plot import plan_steps
+from flashface_pack.flashface_core.flashface.plot import plan_steps
 from flashface_pack.nodes.guidance import FlashFaceGuidance
 from flashface_pack.nodes.plot import FlashFaceGuidancePlot
 from support.harness import Guidance, apply_features

@@ -11,7 +11,7 @@ import torch
 from comfy_extras.nodes_freelunch import FreeU, FreeU_V2
 from comfy_extras.nodes_hypertile import HyperTile
 from comfy_extras.nodes_tomesd import TomePatchModel
-from flashface_pack.flashface_core.reference_net import feature_maps
+from flashface_pack.flashface_core.capture import feature_maps
 from support.control import lora_state
 from support.core_calls import context_windows
 from support.harness import Guidance, apply_features, load_flashface, relative_error

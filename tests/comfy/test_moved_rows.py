@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from flashface_pack.flashface_core.errors import FlashFaceError
-from flashface_pack.flashface_core.place import Place
+from flashface_pack.flashface_core.people.place import Place
 from support.facestudio import person
 from support.harness import Guidance, relative_error
 from support.row_movers import MOVERS, moved, tiles

@@ -8,7 +8,7 @@ import pytest
 import torch
 from comfy_extras.nodes_model_merging import NODE_CLASS_MAPPINGS as MERGE_NODES
 from comfy_extras.nodes_model_merging import ModelAdd, ModelMergeSimple, ModelSubtract
-from flashface_pack.flashface_core.comfy_adapter.tiny import load_tiny_clip
+from flashface_pack.flashface_core.comfy_adapter.flashface.tiny import load_tiny_clip
 from flashface_pack.flashface_core.errors import FlashFaceError
 from flashface_pack.nodes.apply import FlashFaceApply
 from flashface_pack.nodes.features import FlashFaceEncode

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from flashface_pack.flashface_core.errors import FlashFaceError
-from flashface_pack.flashface_core.identity_file import load_identity, save_identity
+from flashface_pack.flashface_core.people.identity_file import load_identity, save_identity
 from flashface_pack.nodes.features import FlashFaceEncode
 from flashface_pack.nodes.identity import FlashFaceIdentity
 from flashface_pack.nodes.people import FlashFaceIdentityGroup, FlashFaceIdentityMix

@@ -8,7 +8,7 @@ import comfy.samplers
 import pytest
 import torch
 from flashface_pack.flashface_core.errors import FlashFaceError
-from flashface_pack.flashface_core.place import Place
+from flashface_pack.flashface_core.people.place import Place
 from support.core_calls import context_windows
 from support.facestudio import person
 from support.harness import Guidance, relative_error

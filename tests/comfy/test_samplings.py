@@ -10,7 +10,7 @@ from comfy_extras.nodes_model_advanced import (
     ModelSamplingDiscrete,
     ModelSamplingSD3,
 )
-from flashface_pack.flashface_core.comfy_adapter.reference import PhotoEncoder
+from flashface_pack.flashface_core.comfy_adapter.photo_encoder import PhotoEncoder
 from flashface_pack.flashface_core.errors import FlashFaceError
 from support.facestudio import person
 from support.harness import Guidance, relative_error

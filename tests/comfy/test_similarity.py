@@ -5,8 +5,8 @@ import pytest
 import torch
 from flashface_pack.flashface_core.errors import FlashFaceError
 from flashface_pack.flashface_core.faces.insight import InsightFaceDetector
-from flashface_pack.flashface_core.identity import join_people
-from flashface_pack.flashface_core.place import Place
+from flashface_pack.flashface_core.people.identity import join_people
+from flashface_pack.flashface_core.people.place import Place
 from flashface_pack.nodes.identity import FlashFaceIdentity
 from flashface_pack.nodes.similarity import FlashFaceSimilarity
 from PIL import Image, ImageEnhance, ImageFilter

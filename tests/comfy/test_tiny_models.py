@@ -10,7 +10,7 @@ import sys
 import comfy.model_management
 import pytest
 import torch
-from flashface_pack.flashface_core.comfy_adapter import tiny
+from flashface_pack.flashface_core.comfy_adapter.flashface import tiny
 from flashface_pack.flashface_core.errors import FlashFaceError
 from flashface_pack.nodes.tiny import FlashFaceTinyModels
 from support.harness import Guidance, apply_features, relative_error

@@ -3,22 +3,22 @@
 import comfy.sd1_clip
 import pytest
 import torch
-from flashface_pack.flashface_core.faces.align import (
-    ARCFACE_POINTS,
-    align_face,
-    similarity_transform,
-)
-from flashface_pack.flashface_core.systems.face2diffusion.denoising import (
+from flashface_pack.flashface_core.face2diffusion.denoising import (
     class_guided_loss,
     class_guided_target,
 )
-from flashface_pack.flashface_core.systems.face2diffusion.encoder import network_input
-from flashface_pack.flashface_core.systems.face2diffusion.files import build_encoder, build_mapping
-from flashface_pack.flashface_core.systems.face2diffusion.word import (
+from flashface_pack.flashface_core.face2diffusion.encoder import network_input
+from flashface_pack.flashface_core.face2diffusion.files import build_encoder, build_mapping
+from flashface_pack.flashface_core.face2diffusion.word import (
     TOKENS,
     inject,
     placeholder_positions,
     word_tokens,
+)
+from flashface_pack.flashface_core.faces.align import (
+    ARCFACE_POINTS,
+    align_face,
+    similarity_transform,
 )
 from safetensors.torch import load_file
 from support.face2diffusion import published_shapes, rule_state

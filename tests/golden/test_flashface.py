@@ -6,9 +6,9 @@ import comfy.samplers
 import pytest
 import torch
 from comfy_extras.nodes_custom_sampler import CFGGuider, SamplerCustomAdvanced
+from flashface_pack.flashface_core.capture import feature_maps
 from flashface_pack.flashface_core.faces.crop import crop_face, pad_to_square
-from flashface_pack.flashface_core.place import position_mask
-from flashface_pack.flashface_core.reference_net import feature_maps
+from flashface_pack.flashface_core.people.place import position_mask
 from safetensors.torch import load_file
 from support.golden import ROOT, golden_files
 from support.harness import (

@@ -4,14 +4,14 @@ import re
 
 import pytest
 import torch
-from flashface_pack.flashface_core.systems.face_fusion import (
+from flashface_pack.flashface_core.face_fusion.fusion import (
     FaceProjection,
     face_tokens,
     fuse,
     fuse_rows,
     person_keys,
 )
-from flashface_pack.flashface_core.systems.facestudio import (
+from flashface_pack.flashface_core.facestudio.condition import (
     HybridCondition,
     attend_to_identities,
     join_tokens,

@@ -2,9 +2,12 @@
 
 import pytest
 import torch
-from flashface_pack.flashface_core.checkpoint import read_checkpoint, unet_key
-from flashface_pack.flashface_core.checkpoint_file import read_state_dict
-from flashface_pack.flashface_core.comfy_adapter.load import build_flashface, load_flashface
+from flashface_pack.flashface_core.comfy_adapter.flashface.load import (
+    build_flashface,
+    load_flashface,
+)
+from flashface_pack.flashface_core.flashface.checkpoint import read_checkpoint, unet_key
+from flashface_pack.flashface_core.weights_file import read_state_dict
 from safetensors.torch import load_file
 from support.golden import ROOT
 from support.harness import (

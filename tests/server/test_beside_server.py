@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from flashface_pack.flashface_core.comfy_adapter.tiny import load_tiny_models
+from flashface_pack.flashface_core.comfy_adapter.flashface.tiny import load_tiny_models
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from support.control import lora_state

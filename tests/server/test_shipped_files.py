@@ -5,7 +5,7 @@ import json
 import re
 
 import pytest
-from flashface_pack.flashface_core.comfy_adapter import tiny
+from flashface_pack.flashface_core.comfy_adapter.flashface import tiny
 from PIL import Image
 from support.server import (
     LARGE,

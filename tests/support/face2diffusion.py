@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from flashface_pack.flashface_core.systems.face2diffusion.encoder import CROP, MSID, Topology
-from flashface_pack.flashface_core.systems.face2diffusion.mapping import MappingNetwork
+from flashface_pack.flashface_core.face2diffusion.encoder import CROP, MSID, Topology
+from flashface_pack.flashface_core.face2diffusion.mapping import MappingNetwork
 from safetensors.torch import save_file
 
 from .golden import ROOT

@@ -8,7 +8,10 @@ from typing import Any
 import comfy.model_management
 import torch
 from comfy.ldm.modules.diffusionmodules.util import timestep_embedding
-from flashface_pack.flashface_core.comfy_adapter.face_fusion import load_face_fusion, noise_of
+from flashface_pack.flashface_core.comfy_adapter.face_fusion.photos import (
+    load_face_fusion,
+    noise_of,
+)
 from flashface_pack.flashface_core.faces.crop import pad_to_square
 from flashface_pack.nodes.face_fusion import FaceFusionApply, FaceFusionEncode
 from safetensors.torch import save_file

@@ -6,10 +6,10 @@ from pathlib import Path
 import comfy.clip_vision
 import comfy.ops
 import torch
-from flashface_pack.flashface_core.comfy_adapter.facestudio import build_style_encoder
-from flashface_pack.flashface_core.identity import FaceReference, Identity
-from flashface_pack.flashface_core.systems.face2diffusion.encoder import MSID, Topology
-from flashface_pack.flashface_core.systems.facestudio import HybridCondition, TextPrior
+from flashface_pack.flashface_core.comfy_adapter.facestudio.networks import build_style_encoder
+from flashface_pack.flashface_core.face2diffusion.encoder import MSID, Topology
+from flashface_pack.flashface_core.facestudio.condition import HybridCondition, TextPrior
+from flashface_pack.flashface_core.people.identity import FaceReference, Identity
 from flashface_pack.nodes.facestudio import FaceStudioEncode
 from safetensors.torch import save_file
 

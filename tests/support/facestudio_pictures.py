@@ -1,9 +1,9 @@
 """FaceStudio's nodes on a MODEL: conditions of people in places, and what is made of them."""
 
 import torch
-from flashface_pack.flashface_core.comfy_adapter.facestudio_needs_apply import without_mark
-from flashface_pack.flashface_core.identity import join_people
-from flashface_pack.flashface_core.place import Place
+from flashface_pack.flashface_core.comfy_adapter.facestudio.needs_apply import without_mark
+from flashface_pack.flashface_core.people.identity import join_people
+from flashface_pack.flashface_core.people.place import Place
 from flashface_pack.nodes.facestudio import FaceStudioApply, FaceStudioEncode
 
 from .facestudio import person, style

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 import comfy.patcher_extension
 import comfy.samplers
 import torch
-from flashface_pack.flashface_core.comfy_adapter.apply import apply_features
-from flashface_pack.flashface_core.comfy_adapter.load import load_flashface
-from flashface_pack.flashface_core.comfy_adapter.reference import content_hash
+from flashface_pack.flashface_core.comfy_adapter.flashface.apply import apply_features
+from flashface_pack.flashface_core.comfy_adapter.flashface.load import load_flashface
+from flashface_pack.flashface_core.comfy_adapter.photo_encoder import content_hash
 from flashface_pack.flashface_core.comfy_adapter.step import FLASHFACE
 from flashface_pack.flashface_core.features import FaceFeatures, Person, ReferenceLatent
-from flashface_pack.flashface_core.guidance import Guidance
-from flashface_pack.flashface_core.place import Place
+from flashface_pack.flashface_core.flashface.guidance import Guidance
+from flashface_pack.flashface_core.people.place import Place
 
 WrappersMP = comfy.patcher_extension.WrappersMP
 OBSERVER = "test_observer"

@@ -6,7 +6,7 @@ import comfy.sd
 import comfy.supported_models
 import comfy.taesd.taesd
 import torch
-from flashface_pack.flashface_core.comfy_adapter.load import make_patcher
+from flashface_pack.flashface_core.comfy_adapter.patcher import make_patcher
 
 from .control import seeded_like
 from .core_calls import known_to

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from flashface_pack.flashface_core.checkpoint_file import write_safetensors
-from flashface_pack.flashface_core.comfy_adapter import tiny
-from flashface_pack.flashface_core.identity import FaceReference, Identity
-from flashface_pack.flashface_core.identity_file import save_identity
+from flashface_pack.flashface_core.comfy_adapter.flashface import tiny
+from flashface_pack.flashface_core.people.identity import FaceReference, Identity
+from flashface_pack.flashface_core.people.identity_file import save_identity
 from flashface_pack.flashface_core.tiny_text import clip_state_dict
+from flashface_pack.flashface_core.weights_file import write_safetensors
 from PIL import Image, ImageSequence
 
 from .tools import ROOT, load_tool

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from flashface_pack.flashface_core.comfy_adapter.face_fusion import load_face_fusion
-from flashface_pack.flashface_core.comfy_adapter.facestudio import load_facestudio
-from flashface_pack.flashface_core.identity import join_people
-from flashface_pack.flashface_core.place import Place
+from flashface_pack.flashface_core.comfy_adapter.face_fusion.photos import load_face_fusion
+from flashface_pack.flashface_core.comfy_adapter.facestudio.networks import load_facestudio
+from flashface_pack.flashface_core.people.identity import join_people
+from flashface_pack.flashface_core.people.place import Place
 from flashface_pack.nodes.face_fusion import FaceFusionApply, FaceFusionEncode
 from flashface_pack.nodes.facestudio import FaceStudioApply, FaceStudioEncode
 from flashface_pack.nodes.from_model import ReferenceNetFromModel

@@ -34,8 +34,8 @@ def encode_text(captions: list[str]) -> torch.Tensor:
 
 
 def make_networks(path):
-    from flashface_core.checkpoint import read_checkpoint
-    from flashface_core.checkpoint_file import read_state_dict
+    from flashface_core.flashface.checkpoint import read_checkpoint
+    from flashface_core.weights_file import read_state_dict
     from training.networks import FlashFaceNetworks
 
     return FlashFaceNetworks(read_checkpoint("mini", *read_state_dict(path)))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from support.tools import ROOT
 
-from flashface_core.comfy_adapter.tiny import FOLDER
+from flashface_core.comfy_adapter.flashface.tiny import FOLDER
 from flashface_core.errors import FlashFaceError
 from training.sampling import region_masks
 from training.toy.draw import draw

@@ -7,8 +7,8 @@ from support.golden import ROOT as GOLDEN
 from support.harness import load_flashface, relative_error
 from support.tools import load_tool
 
-from flashface_core.checkpoint import read_checkpoint
-from flashface_core.checkpoint_file import read_state_dict
+from flashface_core.flashface.checkpoint import read_checkpoint
+from flashface_core.weights_file import read_state_dict
 from training.networks import (
     PARTS,
     REFERENCE_ATTENTION,

@@ -23,7 +23,7 @@ pytest.importorskip("skimage", reason="the photographs come with it")
 from support.model_packs import make_model_pack, photograph
 from support.photographs import add, astronaut, beside, cameraman, different, encoded
 
-from flashface_core.comfy_adapter.tiny import FOLDER, VAE
+from flashface_core.comfy_adapter.flashface.tiny import FOLDER, VAE
 from flashface_core.errors import FlashFaceError
 from flashface_core.faces.crop import crop_face
 from flashface_core.faces.detect import MtcnnDetector

@@ -23,9 +23,9 @@ pytest.importorskip("skimage", reason="the photographs come with it")
 import comfy.taesd.taesd
 from support.photographs import add, astronaut, cameraman, different, encoded
 
-from flashface_core.checkpoint import published_state_dict
 from flashface_core.errors import FlashFaceError
 from flashface_core.faces.detect import MtcnnDetector
+from flashface_core.flashface.checkpoint import published_state_dict
 from flashface_core.tiny_text import clip_state_dict
 from training import train
 from training.batches import Sampling, draw_batch

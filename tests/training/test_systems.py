@@ -6,10 +6,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from flashface_core.checkpoint import read_checkpoint
-from flashface_core.checkpoint_file import read_state_dict
-from flashface_core.comfy_adapter.tiny import FLASHFACE, FOLDER, load_tiny_clip
-from flashface_core.systems.face2diffusion.files import load_mapping
+from flashface_core.comfy_adapter.flashface.tiny import FLASHFACE, FOLDER, load_tiny_clip
+from flashface_core.face2diffusion.files import load_mapping
+from flashface_core.flashface.checkpoint import read_checkpoint
+from flashface_core.weights_file import read_state_dict
 from training.batches import Sampling, draw_batch
 from training.data import PeopleInMemory
 from training.diffusion import add_noise
@@ -122,7 +122,7 @@ def test_class_guidance_asks_for_the_noise_on_the_face_and_the_class_elsewhere(s
 
 def test_a_word_in_training_is_the_word_in_comfyui(start, text, people, tmp_path):
     """The saved network gives the same S*, and the text model does with it what training did."""
-    from flashface_core.systems.face2diffusion.prompt import keep_together, put_word
+    from flashface_core.face2diffusion.prompt import keep_together, put_word
     from flashface_core.tiny_text import embeddings
 
     networks = make("face2diffusion", start, text).eval()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from flashface_core.comfy_adapter.tiny import FOLDER
+from flashface_core.comfy_adapter.flashface.tiny import FOLDER
 from training.toy import claims, compare, contestants
 from training.toy.evaluation import ToyEvaluation
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from flashface_core.identity import FaceReference, Identity
 from flashface_core.likeness.compare import compare
 from flashface_core.likeness.descriptor import describe
+from flashface_core.people.identity import FaceReference, Identity
 
 PEOPLE, PHOTOS, PICTURES, SEED = 50, 4, 4, 31
 

@@ -7,10 +7,10 @@ from people import encode_text, random_people
 from safetensors.torch import save_file
 from support.harness import load_flashface
 
-from flashface_core.checkpoint import published_state_dict, read_checkpoint
-from flashface_core.checkpoint_file import read_state_dict
-from flashface_core.comfy_adapter.tiny import load_vae
+from flashface_core.comfy_adapter.flashface.tiny import load_vae
+from flashface_core.flashface.checkpoint import published_state_dict, read_checkpoint
 from flashface_core.tiny_text import clip_state_dict
+from flashface_core.weights_file import read_state_dict
 from training.initial import fresh_checkpoint
 from training.networks import FlashFaceNetworks, References
 from training.paired import paired_losses

@@ -11,7 +11,7 @@ import pytest
 from support.harness import load_flashface
 from support.tools import ROOT
 
-from flashface_core.comfy_adapter.tiny import FOLDER, load_vae
+from flashface_core.comfy_adapter.flashface.tiny import FOLDER, load_vae
 from training.toy.recipe import ToyRecipe, read_recipe
 from training.toy.yardsticks import load_yardsticks
 

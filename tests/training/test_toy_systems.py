@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from flashface_core.comfy_adapter.face2diffusion import encode_text, load_face2diffusion
-from flashface_core.comfy_adapter.face_fusion import collect_photos, load_face_fusion
-from flashface_core.comfy_adapter.facestudio import load_facestudio
-from flashface_core.comfy_adapter.tiny import FLASHFACE, FOLDER, load_tiny_clip
+from flashface_core.comfy_adapter.face_fusion.photos import collect_photos, load_face_fusion
+from flashface_core.comfy_adapter.facestudio.networks import load_facestudio
+from flashface_core.comfy_adapter.flashface.tiny import FLASHFACE, FOLDER, load_tiny_clip
 from training.batches import Sampling
 from training.toy import claims, compare, contestants
 from training.toy.draw import CROP, draw, face_crop

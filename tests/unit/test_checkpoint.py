@@ -9,14 +9,14 @@ import comfy.supported_models
 import pytest
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
-from flashface_pack.flashface_core.checkpoint import (
+from flashface_pack.flashface_core.comfy_adapter.flashface.load import load_flashface
+from flashface_pack.flashface_core.errors import FlashFaceError
+from flashface_pack.flashface_core.flashface.checkpoint import (
     published_state_dict,
     read_checkpoint,
     site_levels,
 )
-from flashface_pack.flashface_core.checkpoint_file import read_state_dict
-from flashface_pack.flashface_core.comfy_adapter.load import load_flashface
-from flashface_pack.flashface_core.errors import FlashFaceError
+from flashface_pack.flashface_core.weights_file import read_state_dict
 from safetensors.torch import load_file, save_file
 from support.tools import load_tool
 

@@ -5,11 +5,11 @@ import sys
 
 import pytest
 import torch
-from flashface_pack.flashface_core.checkpoint_file import write_safetensors
-from flashface_pack.flashface_core.comfy_adapter.load import load_flashface
-from flashface_pack.flashface_core.systems.face2diffusion.encoder import Topology
-from flashface_pack.flashface_core.systems.face2diffusion.files import load_encoders, load_mapping
-from flashface_pack.flashface_core.systems.face2diffusion.mapping import MappingNetwork
+from flashface_pack.flashface_core.comfy_adapter.flashface.load import load_flashface
+from flashface_pack.flashface_core.face2diffusion.encoder import Topology
+from flashface_pack.flashface_core.face2diffusion.files import load_encoders, load_mapping
+from flashface_pack.flashface_core.face2diffusion.mapping import MappingNetwork
+from flashface_pack.flashface_core.weights_file import write_safetensors
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from support.face2diffusion import (

@@ -3,11 +3,11 @@
 import pytest
 import torch
 from flashface_pack.flashface_core.errors import FlashFaceError
-from flashface_pack.flashface_core.systems.face2diffusion.denoising import class_guided_loss
-from flashface_pack.flashface_core.systems.face2diffusion.encoder import network_input
-from flashface_pack.flashface_core.systems.face2diffusion.files import build_encoder
-from flashface_pack.flashface_core.systems.face2diffusion.mapping import MappingNetwork
-from flashface_pack.flashface_core.systems.face2diffusion.word import (
+from flashface_pack.flashface_core.face2diffusion.denoising import class_guided_loss
+from flashface_pack.flashface_core.face2diffusion.encoder import network_input
+from flashface_pack.flashface_core.face2diffusion.files import build_encoder
+from flashface_pack.flashface_core.face2diffusion.mapping import MappingNetwork
+from flashface_pack.flashface_core.face2diffusion.word import (
     inject,
     placeholder_positions,
     word_tokens,

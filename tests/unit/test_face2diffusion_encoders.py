@@ -3,9 +3,7 @@
 import pytest
 import torch
 from flashface_pack.flashface_core.errors import FlashFaceError
-from flashface_pack.flashface_core.faces.crop import pad_to_square
-from flashface_pack.flashface_core.identity import FaceReference, Identity
-from flashface_pack.flashface_core.systems.face2diffusion.encoder import (
+from flashface_pack.flashface_core.face2diffusion.encoder import (
     ALIGNED,
     CROP,
     MSID,
@@ -13,13 +11,15 @@ from flashface_pack.flashface_core.systems.face2diffusion.encoder import (
     Topology,
     network_input,
 )
-from flashface_pack.flashface_core.systems.face2diffusion.files import (
+from flashface_pack.flashface_core.face2diffusion.encoder_inputs import counted_photos, faces_seen
+from flashface_pack.flashface_core.face2diffusion.files import (
     build_encoder,
     build_encoders,
     load_encoder,
     load_encoders,
 )
-from flashface_pack.flashface_core.systems.faces_seen import counted_photos, faces_seen
+from flashface_pack.flashface_core.faces.crop import pad_to_square
+from flashface_pack.flashface_core.people.identity import FaceReference, Identity
 from safetensors.torch import save_file
 from support.face2diffusion import (
     EXPRESSION,

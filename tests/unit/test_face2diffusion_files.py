@@ -7,11 +7,11 @@ import os
 
 import pytest
 import torch
-from flashface_pack.flashface_core.checkpoint_file import write_safetensors
 from flashface_pack.flashface_core.errors import FlashFaceError
-from flashface_pack.flashface_core.systems.face2diffusion.encoder import MSID, Topology
-from flashface_pack.flashface_core.systems.face2diffusion.files import load_encoder, load_mapping
-from flashface_pack.flashface_core.systems.face2diffusion.mapping import MappingNetwork
+from flashface_pack.flashface_core.face2diffusion.encoder import MSID, Topology
+from flashface_pack.flashface_core.face2diffusion.files import load_encoder, load_mapping
+from flashface_pack.flashface_core.face2diffusion.mapping import MappingNetwork
+from flashface_pack.flashface_core.weights_file import write_safetensors
 from safetensors.torch import save_file
 from support.face2diffusion import published_shapes, rule_state
 from support.tools import load_tool

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from flashface_pack.flashface_core.errors import FlashFaceError
-from flashface_pack.flashface_core.systems.face2diffusion.prompt import (
+from flashface_pack.flashface_core.face2diffusion.prompt import (
     END,
     START,
     find_word,

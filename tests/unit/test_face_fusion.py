@@ -3,9 +3,7 @@ import math
 import pytest
 import torch
 from flashface_pack.flashface_core.errors import FlashFaceError
-from flashface_pack.flashface_core.identity import FaceReference, Identity
-from flashface_pack.flashface_core.mix import mix_identities
-from flashface_pack.flashface_core.systems.face_fusion import (
+from flashface_pack.flashface_core.face_fusion.fusion import (
     FaceProjection,
     face_tokens,
     fuse,
@@ -13,6 +11,8 @@ from flashface_pack.flashface_core.systems.face_fusion import (
     fusion_change,
     person_keys,
 )
+from flashface_pack.flashface_core.people.identity import FaceReference, Identity
+from flashface_pack.flashface_core.people.mix import mix_identities
 from torch.nn.functional import scaled_dot_product_attention
 
 WIDTH, HEADS, LENGTH, TEXT, PHOTOS, SEEN = 32, 4, 48, 7, 3, 20

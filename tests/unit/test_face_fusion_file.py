@@ -1,7 +1,7 @@
 import pytest
 import torch
 from flashface_pack.flashface_core.errors import FlashFaceError
-from flashface_pack.flashface_core.systems.face_fusion_file import read_face_fusion
+from flashface_pack.flashface_core.face_fusion.file import read_face_fusion
 from safetensors.torch import save_file
 
 SITES = {("input", 1, 0): 8, ("middle", 0, 0): 16, ("output", 3, 1): 8}

@@ -1,15 +1,15 @@
 import pytest
 import torch
 from flashface_pack.flashface_core.errors import FlashFaceError
-from flashface_pack.flashface_core.identity import FaceReference, Identity
-from flashface_pack.flashface_core.mix import mix_identities
-from flashface_pack.flashface_core.systems.facestudio import (
+from flashface_pack.flashface_core.facestudio.condition import (
     HybridCondition,
     attend_to_identities,
     identities_at,
     join_tokens,
     mix_faces,
 )
+from flashface_pack.flashface_core.people.identity import FaceReference, Identity
+from flashface_pack.flashface_core.people.mix import mix_identities
 from torch.nn.functional import normalize, scaled_dot_product_attention
 
 STYLE, FACE, WIDTH, TOKENS, HEADS, LENGTH = 40, 16, 32, 3, 4, 48

@@ -5,12 +5,9 @@ import json
 import pytest
 import torch
 from flashface_pack.flashface_core.errors import FlashFaceError
-from flashface_pack.flashface_core.systems.face2diffusion.encoder import network_input
-from flashface_pack.flashface_core.systems.facestudio import FACELESS, TextPrior, paint_out
-from flashface_pack.flashface_core.systems.facestudio_file import (
-    build_facestudio,
-    read_facestudio,
-)
+from flashface_pack.flashface_core.face2diffusion.encoder import network_input
+from flashface_pack.flashface_core.facestudio.condition import FACELESS, TextPrior, paint_out
+from flashface_pack.flashface_core.facestudio.file import build_facestudio, read_facestudio
 from support.facestudio import (
     ARCFACE,
     CONFIG,

@@ -1,7 +1,7 @@
 import pytest
 import torch
 from flashface_pack.flashface_core.errors import FlashFaceError
-from flashface_pack.flashface_core.guidance import (
+from flashface_pack.flashface_core.flashface.guidance import (
     PRESETS,
     Guidance,
     StepPlan,

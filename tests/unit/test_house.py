@@ -16,22 +16,19 @@ MODULES = [
 # The way of the data: a module imports only from those before it.
 ORDER = [
     "errors",
-    "place",
-    "identity",
-    "mix",
-    "checkpoint_file",
-    "strict_load",
-    "identity_file",
+    "sites",
+    "weights_file",
+    "softmax",
+    "capture",
+    "people",
     "faces",
     "likeness",
-    "guidance",
-    "plot",
-    "checkpoint",
-    "reference_attention",
-    "reference_net",
     "features",
-    "rows",
-    "systems",
+    "row_references",
+    "flashface",
+    "face2diffusion",
+    "facestudio",
+    "face_fusion",
 ]
 
 
@@ -57,6 +54,19 @@ def test_nothing_imports_against_the_way_of_the_data():
                 imported = (node.module or "").split(".")[0]
                 assert ORDER.index(imported) < ORDER.index(name), f"{path} imports {imported}"
     assert seen == set(ORDER)
+
+
+def test_what_the_systems_share_in_the_adapter_knows_none_of_them():
+    adapter = CORE / "comfy_adapter"
+    folders = [path.name for path in adapter.iterdir() if (path / "__init__.py").is_file()]
+    assert len(folders) == 3
+    for path in adapter.glob("*.py"):
+        imports = [node for node in ast.parse(path.read_text()).body if _is_relative(node)]
+        assert not [node for node in imports if node.module.split(".")[0] in folders], path
+
+
+def _is_relative(node: ast.AST) -> bool:
+    return isinstance(node, ast.ImportFrom) and node.level == 1 and node.module is not None
 
 
 def test_the_pack_declares_the_same_requirements_in_both_files():

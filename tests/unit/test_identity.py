@@ -8,7 +8,7 @@ from flashface_pack.flashface_core.faces.align import ARCFACE_POINTS, align_face
 from flashface_pack.flashface_core.faces.crop import crop_face, photo_to_uint8
 from flashface_pack.flashface_core.faces.face import Face
 from flashface_pack.flashface_core.faces.select import face_reference, make_identity
-from flashface_pack.flashface_core.identity import FaceReference, Identity, join_people
+from flashface_pack.flashface_core.people.identity import FaceReference, Identity, join_people
 
 
 def photo(*colours, size=(40, 60)) -> torch.Tensor:

@@ -6,9 +6,9 @@ import json
 import pytest
 import torch
 from flashface_pack.flashface_core.errors import FlashFaceError
-from flashface_pack.flashface_core.identity import FaceReference, Identity
-from flashface_pack.flashface_core.identity_file import load_identity, save_identity
-from flashface_pack.flashface_core.place import Place
+from flashface_pack.flashface_core.people.identity import FaceReference, Identity
+from flashface_pack.flashface_core.people.identity_file import load_identity, save_identity
+from flashface_pack.flashface_core.people.place import Place
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 

@@ -3,15 +3,15 @@
 import pytest
 import torch
 from flashface_pack.flashface_core.errors import FlashFaceError
-from flashface_pack.flashface_core.identity import (
+from flashface_pack.flashface_core.people.identity import (
     FaceReference,
     Identity,
     IdentityGroup,
     join_people,
     one_person,
 )
-from flashface_pack.flashface_core.mix import mix_identities
-from flashface_pack.flashface_core.place import Place
+from flashface_pack.flashface_core.people.mix import mix_identities
+from flashface_pack.flashface_core.people.place import Place
 
 
 def person(*weights, seed=0, as_four_photos=False, place=None, name="") -> Identity:

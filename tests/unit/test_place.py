@@ -1,7 +1,7 @@
 import pytest
 import torch
 from flashface_pack.flashface_core.errors import FlashFaceError
-from flashface_pack.flashface_core.place import Place, mask_to_bool
+from flashface_pack.flashface_core.people.place import Place, mask_to_bool
 
 
 def extent(mask: torch.Tensor) -> tuple[int, int, int, int]:
@@ -76,7 +76,7 @@ def test_an_empty_mask_is_an_error():
 
 def test_disjoint_regions_stay_disjoint_at_every_site():
     from flashface_pack.flashface_core.features import Person
-    from flashface_pack.flashface_core.rows import RowReferences, StepReferences
+    from flashface_pack.flashface_core.row_references import RowReferences, StepReferences
 
     left = Place((0.0, 0.0, 0.47, 1.0), inside_region=True)
     right = Place((0.47, 0.0, 0.53, 1.0), inside_region=True)

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from flashface_pack.flashface_core.guidance import PRESETS, Guidance, plan_step
-from flashface_pack.flashface_core.plot import (
+from flashface_pack.flashface_core.flashface.guidance import PRESETS, Guidance, plan_step
+from flashface_pack.flashface_core.flashface.plot import (
     FACE,
     FACE_LEVEL,
     LEFT,

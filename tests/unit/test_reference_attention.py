@@ -2,8 +2,9 @@ import math
 
 import pytest
 import torch
-from flashface_pack.flashface_core import reference_attention as ra
-from flashface_pack.flashface_core.reference_attention import ReferenceAttention, ReferenceKeys
+from flashface_pack.flashface_core.flashface import reference_attention as ra
+from flashface_pack.flashface_core.flashface.reference_attention import ReferenceAttention
+from flashface_pack.flashface_core.softmax import ReferenceKeys
 from support.scores import CountedScores
 
 WIDTH, HEADS, TOKENS = 64, 8, 30

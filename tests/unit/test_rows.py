@@ -1,7 +1,7 @@
 import pytest
 import torch
 from flashface_pack.flashface_core.features import Person, ReferenceLatent
-from flashface_pack.flashface_core.rows import (
+from flashface_pack.flashface_core.row_references import (
     RowReferences,
     StepReferences,
     add_to_rows,

@@ -20,8 +20,8 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from flashface_core.checkpoint_file import read_state_dict
 from flashface_core.errors import FlashFaceError
+from flashface_core.weights_file import read_state_dict
 from training.comfyui import find_comfyui
 
 from .dataset import LATENTS, write_index

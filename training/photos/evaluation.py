@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from flashface_core.comfy_adapter.load import load_flashface
+from flashface_core.comfy_adapter.flashface.load import load_flashface
 from flashface_core.errors import FlashFaceError
 from flashface_core.faces.crop import photo_to_uint8
 from flashface_core.faces.detect import load_detector
 from flashface_core.faces.face import Detector
-from flashface_core.identity import FaceReference, Identity
+from flashface_core.people.identity import FaceReference, Identity
 from training.clip import load_clip_score, load_text_encoder
 from training.evaluation import Evaluation, Measures, means
 from training.sampling import Models, Settings

@@ -12,11 +12,11 @@ from flashface_core.comfy_adapter.face2diffusion import (
     encode_text,
     load_face2diffusion,
 )
-from flashface_core.comfy_adapter.facestudio import FaceStudio, load_facestudio
-from flashface_core.comfy_adapter.facestudio_apply import apply_facestudio
-from flashface_core.comfy_adapter.tiny import load_tiny_clip
-from flashface_core.identity import Identity, join_people
-from flashface_core.place import Place
+from flashface_core.comfy_adapter.facestudio.apply import apply_facestudio
+from flashface_core.comfy_adapter.facestudio.networks import FaceStudio, load_facestudio
+from flashface_core.comfy_adapter.flashface.tiny import load_tiny_clip
+from flashface_core.people.identity import Identity, join_people
+from flashface_core.people.place import Place
 from training.sampling import identity_of, region_masks, sample
 
 from .compare import draw

@@ -132,7 +132,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     find_comfyui(cpu=not torch.cuda.is_available())
 
-    from flashface_core.comfy_adapter.tiny import FOLDER
+    from flashface_core.comfy_adapter.flashface.tiny import FOLDER
 
     from .contestants import Systems
     from .evaluation import ToyEvaluation

@@ -7,19 +7,23 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from flashface_core.checkpoint_file import read_state_dict
-from flashface_core.comfy_adapter.apply import apply_features
 from flashface_core.comfy_adapter.face2diffusion import (
     Face2Diffusion,
     encode_text,
     load_face2diffusion,
 )
-from flashface_core.comfy_adapter.face_fusion import FaceFusion, collect_photos, load_face_fusion
-from flashface_core.comfy_adapter.face_fusion_apply import apply_fusion
-from flashface_core.comfy_adapter.facestudio import load_facestudio
-from flashface_core.comfy_adapter.facestudio_apply import apply_facestudio
-from flashface_core.comfy_adapter.from_model import reference_net_from_model
-from flashface_core.comfy_adapter.tiny import FLASHFACE, load_tiny_clip
+from flashface_core.comfy_adapter.face_fusion.apply import apply_fusion
+from flashface_core.comfy_adapter.face_fusion.photos import (
+    FaceFusion,
+    collect_photos,
+    load_face_fusion,
+)
+from flashface_core.comfy_adapter.facestudio.apply import apply_facestudio
+from flashface_core.comfy_adapter.facestudio.networks import load_facestudio
+from flashface_core.comfy_adapter.flashface.apply import apply_features
+from flashface_core.comfy_adapter.flashface.from_model import reference_net_from_model
+from flashface_core.comfy_adapter.flashface.tiny import FLASHFACE, load_tiny_clip
+from flashface_core.weights_file import read_state_dict
 
 from .draw import draw
 from .people import People

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from flashface_core.comfy_adapter.facestudio_style import build_style_encoder
-from flashface_core.systems.face2diffusion.encoder import MSID, Topology
-from flashface_core.systems.facestudio import FACELESS, TextPrior
+from flashface_core.comfy_adapter.facestudio.style import build_style_encoder
+from flashface_core.face2diffusion.encoder import MSID, Topology
+from flashface_core.facestudio.condition import FACELESS, TextPrior
 
 from .draw import draw
 from .scenes import captions

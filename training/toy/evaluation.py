@@ -5,11 +5,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from flashface_core.comfy_adapter.load import load_flashface
-from flashface_core.comfy_adapter.tiny import FLASHFACE, FOLDER, VAE, load_tiny_clip, load_vae
+from flashface_core.comfy_adapter.flashface.load import load_flashface
+from flashface_core.comfy_adapter.flashface.tiny import (
+    FLASHFACE,
+    FOLDER,
+    VAE,
+    load_tiny_clip,
+    load_vae,
+)
 from flashface_core.errors import FlashFaceError
-from flashface_core.guidance import PRESETS, Guidance
-from flashface_core.identity import Identity
+from flashface_core.flashface.guidance import PRESETS, Guidance
+from flashface_core.people.identity import Identity
 from training.evaluation import Evaluation, Measures
 from training.sampling import Models, Settings, clip_encoder, identity_of
 

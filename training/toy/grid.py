@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
-from flashface_core.comfy_adapter.load import build_flashface
-from flashface_core.comfy_adapter.tiny import load_vae
+from flashface_core.comfy_adapter.flashface.load import build_flashface
+from flashface_core.comfy_adapter.flashface.tiny import load_vae
 from training.data import TextEncoder
 from training.networks import FlashFaceNetworks
 from training.pictures import save_grid

@@ -12,8 +12,8 @@ import torch
 from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 
-from flashface_core.checkpoint import Checkpoint, read_checkpoint
-from flashface_core.checkpoint_file import read_state_dict
+from flashface_core.flashface.checkpoint import Checkpoint, read_checkpoint
+from flashface_core.weights_file import read_state_dict
 from training.batches import Sampling
 from training.data import PeopleInMemory
 from training.initial import fresh_checkpoint, with_new_references

@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from flashface_core.comfy_adapter.facestudio_style import StyleEncoder, style_embedding
-from flashface_core.systems.face2diffusion.encoder import MSID
+from flashface_core.comfy_adapter.facestudio.style import StyleEncoder, style_embedding
+from flashface_core.face2diffusion.encoder import MSID
 from training.face2diffusion import EXPRESSION_SEEN
 from training.face2diffusion import FACE as FACE_VECTOR
 from training.facestudio import FACE as UNIT_FACE

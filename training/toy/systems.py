@@ -9,11 +9,11 @@ import torch
 from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 
-from flashface_core.checkpoint import Checkpoint, read_checkpoint
-from flashface_core.checkpoint_file import read_state_dict
-from flashface_core.comfy_adapter.facestudio_style import build_style_encoder
-from flashface_core.comfy_adapter.tiny import FLASHFACE, FOLDER, VAE
-from flashface_core.systems.face2diffusion.files import load_encoders
+from flashface_core.comfy_adapter.facestudio.style import build_style_encoder
+from flashface_core.comfy_adapter.flashface.tiny import FLASHFACE, FOLDER, VAE
+from flashface_core.face2diffusion.files import load_encoders
+from flashface_core.flashface.checkpoint import Checkpoint, read_checkpoint
+from flashface_core.weights_file import read_state_dict
 from training.data import PeopleInMemory
 from training.face2diffusion import EXPRESSION_SEEN, FACE, MAPPING, Face2DiffusionNetworks
 from training.face_fusion import KEYS, VALUES, FaceFusionNetworks

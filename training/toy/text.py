@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from flashface_core.systems.face2diffusion.word import inject, placeholder_positions
+from flashface_core.face2diffusion.word import inject, placeholder_positions
 from flashface_core.tiny_text import WIDTH, embeddings
 
 

@@ -27,8 +27,8 @@ NEIGHBOURS = 50  # people among whom one is identified
 
 def people_in_one_picture(evaluation, pairs: int) -> tuple[dict[str, float], Tensor]:
     """Fractions of faces that are the own person and the other one of the pair; the pictures."""
-    from flashface_core.identity import join_people
-    from flashface_core.place import Place
+    from flashface_core.people.identity import join_people
+    from flashface_core.people.place import Place
     from training.sampling import sample_pictures
 
     size, pictures = evaluation.size, []
@@ -56,7 +56,7 @@ def people_in_one_picture(evaluation, pairs: int) -> tuple[dict[str, float], Ten
 
 def mixes(evaluation, pairs: int) -> tuple[dict[str, float], Tensor]:
     """Cosines of mixed faces to both parents' photos, and of the parents' photos to each other."""
-    from flashface_core.mix import mix_identities
+    from flashface_core.people.mix import mix_identities
     from training.sampling import sample_pictures
 
     pictures = []

@@ -1,7 +1,7 @@
 """FaceStudio files made by rule, and the shipped tiny MODEL with one of them."""
 
 import pytest
-from flashface_pack.flashface_core.comfy_adapter.facestudio import load_facestudio
+from flashface_pack.flashface_core.comfy_adapter.facestudio.networks import load_facestudio
 from flashface_pack.nodes.tiny import FlashFaceTinyModels
 from support.facestudio import write_facestudio
 from support.facestudio_pictures import apply

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from flashface_pack.flashface_core.comfy_adapter.facestudio_people import (
+from flashface_pack.flashface_core.comfy_adapter.facestudio.people import (
     INPUTS,
     KEY,
     PEOPLE,
@@ -10,7 +10,7 @@ from flashface_pack.flashface_core.comfy_adapter.facestudio_people import (
     cross_attentions,
 )
 from flashface_pack.flashface_core.errors import FlashFaceError
-from flashface_pack.flashface_core.place import Place
+from flashface_pack.flashface_core.people.place import Place
 from support.facestudio import TOKENS, person
 from support.facestudio_pictures import (
     BOTTOM,

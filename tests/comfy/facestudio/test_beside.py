@@ -5,11 +5,11 @@ import pytest
 import torch
 from comfy_extras.nodes_model_merging import ModelMergeSimple
 from flashface_pack.flashface_core.comfy_adapter.cross_attention import check_attention
-from flashface_pack.flashface_core.comfy_adapter.facestudio import load_facestudio
-from flashface_pack.flashface_core.comfy_adapter.load import load_flashface
-from flashface_pack.flashface_core.comfy_adapter.tiny import FLASHFACE, FOLDER
+from flashface_pack.flashface_core.comfy_adapter.facestudio.networks import load_facestudio
+from flashface_pack.flashface_core.comfy_adapter.flashface.load import load_flashface
+from flashface_pack.flashface_core.comfy_adapter.flashface.tiny import FLASHFACE, FOLDER
 from flashface_pack.flashface_core.errors import FlashFaceError
-from flashface_pack.flashface_core.place import Place
+from flashface_pack.flashface_core.people.place import Place
 from flashface_pack.nodes.apply import FlashFaceApply
 from flashface_pack.nodes.features import FlashFaceEncode
 from safetensors.torch import save_file

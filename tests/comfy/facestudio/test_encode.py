@@ -8,18 +8,18 @@ import folder_paths
 import pytest
 import torch
 from flashface_pack.flashface_core.comfy_adapter.detector import ManagedDetector, make_detector
-from flashface_pack.flashface_core.comfy_adapter.facestudio import (
+from flashface_pack.flashface_core.comfy_adapter.facestudio.networks import (
     build_style_encoder,
     style_embedding,
 )
 from flashface_pack.flashface_core.errors import FlashFaceError
+from flashface_pack.flashface_core.face2diffusion.encoder import network_input
 from flashface_pack.flashface_core.faces.crop import pad_to_square
 from flashface_pack.flashface_core.faces.insight import InsightFaceDetector
-from flashface_pack.flashface_core.identity import FaceReference, Identity, join_people
+from flashface_pack.flashface_core.facestudio.condition import FACELESS
 from flashface_pack.flashface_core.likeness.embedders import ArcFace
-from flashface_pack.flashface_core.mix import mix_identities
-from flashface_pack.flashface_core.systems.face2diffusion.encoder import network_input
-from flashface_pack.flashface_core.systems.facestudio import FACELESS
+from flashface_pack.flashface_core.people.identity import FaceReference, Identity, join_people
+from flashface_pack.flashface_core.people.mix import mix_identities
 from flashface_pack.nodes.facestudio import FOLDER, FaceStudioEncode, FaceStudioLoader
 from flashface_pack.nodes.folders import SAFETENSORS
 from support.control import seeded_like

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
-from flashface_pack.flashface_core.comfy_adapter.facestudio import load_facestudio
+from flashface_pack.flashface_core.comfy_adapter.facestudio.networks import load_facestudio
 from flashface_pack.flashface_core.errors import FlashFaceError
-from flashface_pack.flashface_core.identity import FaceReference, Identity
+from flashface_pack.flashface_core.people.identity import FaceReference, Identity
 from flashface_pack.nodes.facestudio import FaceStudioEncode
 from safetensors.torch import load_file, save_file
 from support.facestudio import (

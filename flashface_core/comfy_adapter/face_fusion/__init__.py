@@ -1,0 +1,1 @@
+"""Face Fusion on a MODEL."""

@@ -1,0 +1,1 @@
+"""FaceStudio on a MODEL."""

@@ -1,0 +1,1 @@
+"""FlashFace and the training-free reference on a MODEL."""

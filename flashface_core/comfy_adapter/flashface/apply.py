@@ -1,0 +1,59 @@
+"""FlashFaceApply: features and guidance onto a MODEL, as patches and wrappers of a clone."""
+
+from collections.abc import Callable
+from functools import partial
+
+from comfy.patcher_extension import WrappersMP
+
+from ...errors import FlashFaceError
+from ...features import FaceFeatures
+from ...flashface.guidance import Guidance, plan_step
+from ..patcher import make_memory_estimate
+from ..reference_branch import add_reference_branch
+from ..row_conds import make_piece_conds, make_row_data
+from ..sampling import check_timesteps, make_predict_noise, make_run
+from ..schedule import sigmas_between
+from ..step import FLASHFACE
+from ..unet import KEY
+from .attach import attach_reference_net, attach_rows, check_fit
+from .from_model import LiveReferenceNet, attach_extra_keys, attach_extra_rows, check_shape
+
+
+def apply_features(model, features: FaceFeatures, guidance: Guidance):
+    """A clone of MODEL that draws the identity; the given MODEL is left as it is.
+
+    Raises FlashFaceError when features and MODEL do not fit, or MODEL carries features already.
+    """
+    net = features.net
+    check: Callable
+    attach: Callable
+    if isinstance(net, LiveReferenceNet):
+        check, attach, attach_row_data = check_shape, attach_extra_keys, attach_extra_rows
+    else:
+        check, attach, attach_row_data = check_fit, attach_reference_net, attach_rows
+    attachment = model.get_attachment(KEY)
+    if attachment is not None and attachment.features is not None:
+        raise FlashFaceError(
+            "MODEL already carries face features from another FlashFace Apply; for several people "
+            "join their identities with FlashFace Identity Group and apply once."
+        )
+    check(model, net)
+    if guidance.is_off:
+        return model.clone()
+    model = attach(model, net, features)
+    if not features.has_effect:
+        return model
+    check_timesteps(FLASHFACE.node, model.get_model_object("model_sampling"))
+    window = sigmas_between(model, guidance.start_percent, guidance.end_percent)
+    plan = partial(plan_step, guidance)
+    levels = {site: guidance.level_strength(level) for site, level in net.levels.items()}
+    for kind, wrapper in (
+        (WrappersMP.OUTER_SAMPLE, make_run(FLASHFACE)),
+        (WrappersMP.PREPARE_SAMPLING, make_memory_estimate(features, branches=3)),
+        (WrappersMP.PREDICT_NOISE, make_predict_noise(FLASHFACE, features, plan, window)),
+        (WrappersMP.CALC_COND_BATCH, add_reference_branch),
+        (WrappersMP.CALC_COND_BATCH, make_piece_conds(FLASHFACE)),
+        (WrappersMP.APPLY_MODEL, make_row_data(FLASHFACE, levels, attach_row_data)),
+    ):
+        model.add_wrapper_with_key(kind, KEY, wrapper)
+    return model

@@ -1,0 +1,291 @@
+"""The training-free REFERENCE_NET: a MODEL's own UNet, and its own self-attention with extra keys.
+
+The network that looks at the photos is the one that is being sampled, at that moment: with the
+LoRA that lie on it, and never a second copy. What is kept here is its shape.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import comfy.model_management
+import torch
+from comfy.patcher_extension import WrappersMP
+
+from ...capture import feature_maps
+from ...errors import FlashFaceError
+from ...features import FaceFeatures, KeysValues, ReferenceLatent
+from ...flashface.reference_attention import SelfAttention, add_extra_keys
+from ...row_references import (
+    RowReferences,
+    StepReferences,
+    add_to_rows,
+    gather_references,
+    take_rows,
+)
+from ...sites import Site, levels_of, site_depths
+from ..photo_encoder import PhotoEncoder
+from ..unet import (
+    KEY,
+    UNET,
+    Attachment,
+    PatchSet,
+    context_widths,
+    make_middle_patches,
+    put_first,
+    site_of,
+    transformer_block,
+    transformer_blocks,
+)
+from ..untraced import make_announcement, plain_unet
+
+log = logging.getLogger("flashface")
+
+ROWS = "flashface_extra_rows"
+Y = "flashface_extra_y"
+INPUT_CHANNELS = 4
+
+
+@dataclass(frozen=True)
+class Family:
+    """reference_size: pixels; half of a picture's side, which was a size of its training too."""
+
+    name: str
+    reference_size: int
+
+
+FAMILIES = {768: Family("SD1.5", 256), 2048: Family("SDXL", 512)}  # by context width
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What two UNets share when one can look at features that were prepared for the other.
+
+    widths: channels by attention site; depths: how often the picture has been halved there.
+    latents: name of the latent format.
+    """
+
+    context_width: int
+    widths: Mapping[Site, int]
+    depths: Mapping[Site, int]
+    latents: str
+    has_pooled: bool
+
+
+def shape_of(
+    model, node: str = "FlashFace ReferenceNet from Model", with_encoder: bool = False
+) -> Shape:
+    """node: who asks, for messages. with_encoder: attention sites of the encoder too.
+
+    Raises FlashFaceError for a MODEL that is neither SD1.5 nor SDXL.
+    """
+    unet = model.model.diffusion_model
+    kind = type(model.model).__name__
+    blocks = transformer_blocks(unet, with_encoder)
+    context = sorted(context_widths(blocks))
+    if len(context) != 1 or context[0] not in FAMILIES:
+        found = f"context width {', '.join(map(str, context))}" if context else "no UNet"
+        raise FlashFaceError(
+            f"The MODEL ({kind}, {found}) is neither SD1.5 nor SDXL, and {node} works with these "
+            "two; connect one of them."
+        )
+    if unet.in_channels != INPUT_CHANNELS:
+        raise FlashFaceError(
+            f"The MODEL ({kind}) has {unet.in_channels} input channels, as inpainting and editing "
+            f"models do, and {node} needs {INPUT_CHANNELS}; connect an ordinary model of the "
+            "family."
+        )
+    return Shape(
+        context[0],
+        {site: block.norm1.normalized_shape[0] for site, block in blocks.items()},
+        site_depths(blocks, unet.state_dict()),
+        type(model.get_model_object("latent_format")).__name__,
+        unet.num_classes is not None,
+    )
+
+
+class LiveReferenceNet(PhotoEncoder):
+    """A REFERENCE_NET that is whichever network of this shape is being sampled."""
+
+    reads = "attn1"
+
+    def __init__(self, shape: Shape, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.shape = shape
+
+    def encode(self, identity, vae, negative, sigmas=None) -> FaceFeatures:
+        """As every REFERENCE_NET does; SDXL's takes the pooled part of the negative prompt too."""
+        features = super().encode(identity, vae, negative, sigmas)
+        if not self.shape.has_pooled:
+            return features
+        pooled = negative[0][1].get("pooled_output")
+        if pooled is None:
+            raise FlashFaceError(
+                f"{self.prompt} has no pooled output, which {self.family} needs; encode it with "
+                f"CLIP Text Encode and an {self.family} CLIP."
+            )
+        return replace(features, pooled=pooled.detach().float().cpu())
+
+    def _precompute(self, features, sigmas) -> None:
+        log.warning(
+            "FlashFace Encode: sigmas have no effect with FlashFace ReferenceNet from "
+            "Model, whose feature "
+            "maps come from the model that is being sampled."
+        )
+
+    def keys_values_bytes(self, tokens: int) -> int:
+        shape = self.shape
+        values = sum(width * tokens / 4 ** shape.depths[s] for s, width in shape.widths.items())
+        return int(2 * values * self.compute_dtype.itemsize)
+
+    def step_references(
+        self, features: FaceFeatures, timestep: float, device: torch.device, model=None
+    ) -> StepReferences:
+        """Keys and values of everybody at one model timestep, by the sampled BaseModel."""
+        assert model is not None
+        patcher = model.current_patcher
+        # A LoRA that one prompt brings along is for the rows of that prompt.
+        patcher.apply_hooks(None)
+        done: dict[str, KeysValues] = {}
+        people = [person for person in features.people if person.references]
+        for person in people:
+            for reference in person.references:
+                if reference.content not in done:
+                    comfy.model_management.throw_exception_if_processing_interrupted()
+                    done[reference.content] = self._keys_values(
+                        features, reference, timestep, device, model
+                    )
+        entries = [[done[r.content] for r in person.references] for person in people]
+        return gather_references(people, entries, device)
+
+    def _keys_values(
+        self,
+        features: FaceFeatures,
+        reference: ReferenceLatent,
+        timestep: float,
+        device: torch.device,
+        model,
+    ) -> KeysValues:
+        maps = self._feature_maps(features, reference.latent, timestep, device, model)
+        unet = plain_unet(model)
+        attention = {site: transformer_block(unet, site).attn1 for site in maps}
+        return {
+            site: (attention[site].to_k(y), attention[site].to_v(y)) for site, y in maps.items()
+        }
+
+    def _feature_maps(self, features, latent, timestep, device, model):
+        """One pass over one latent, with the MODEL's reference attention on the photo itself
+        where the MODEL was trained with it."""
+        attachment: Attachment | None = model.current_patcher.get_attachment(KEY)
+        patches = {} if attachment is None else attachment.patches
+        dtype = model.manual_cast_dtype or model.get_dtype()
+        y = None
+        if features.pooled is not None:
+            y = model.encode_adm(
+                pooled_output=features.pooled.to(device),
+                width=self.reference_size,
+                height=self.reference_size,
+                prompt_type="negative",
+                device=device,
+            ).to(device, dtype)
+        return feature_maps(
+            plain_unet(model),
+            latent.to(device, dtype),
+            timestep,
+            features.context.to(device, dtype),
+            self.shape.widths,
+            y,
+            {name: [patch] for name, patch in patches.items()},
+            self.reads,
+        )
+
+
+def reference_net_from_model(model) -> LiveReferenceNet:
+    """Raises FlashFaceError for a MODEL that is neither SD1.5 nor SDXL."""
+    return LiveReferenceNet(
+        **live_settings(model, shape_of(model), "FlashFace ReferenceNet from Model")
+    )
+
+
+def live_settings(model, shape: Shape, name: str) -> dict[str, Any]:
+    """What LiveReferenceNet is made with.
+
+    reference_size: that of the reference attention that MODEL carries, or its family's.
+    """
+    family = FAMILIES[shape.context_width]
+    attachment: Attachment | None = model.get_attachment(KEY)
+    carried = None if attachment is None else attachment.net
+    return dict(
+        shape=shape,
+        name=f"{name} ({family.name})",
+        levels=levels_of(shape.depths),
+        compute_dtype=model.model.manual_cast_dtype or model.model.get_dtype(),
+        context_width=shape.context_width,
+        reference_size=family.reference_size if carried is None else carried.reference_size,
+        family=family.name,
+        latent_format=model.get_model_object("latent_format"),
+    )
+
+
+def check_shape(model, net: LiveReferenceNet) -> None:
+    """Raises FlashFaceError when MODEL is not of the shape that the features were made for."""
+    found, wanted = shape_of(model), net.shape
+    different = {
+        "context width": (found.context_width, wanted.context_width),
+        "latent format": (found.latents, wanted.latents),
+        "number of attention blocks": (len(found.widths), len(wanted.widths)),
+        "channels": (sorted(set(found.widths.values())), sorted(set(wanted.widths.values()))),
+        "attention blocks": (sorted(found.widths), sorted(wanted.widths)),
+    }
+    for what, (got, expected) in different.items():
+        if got != expected:
+            raise FlashFaceError(
+                f"MODEL ({type(model.model).__name__}) and features ({net.name}) do not fit: "
+                f"{what} {got} and {expected}; give FlashFace ReferenceNet from Model the "
+                f"MODEL that is "
+                "sampled."
+            )
+
+
+def attach_extra_keys(model, net: LiveReferenceNet, features: FaceFeatures):
+    """A clone of MODEL whose self-attention sees the references; its RA, if any, stays."""
+    model = model.clone()
+    previous: Attachment | None = model.get_attachment(KEY)
+    extra_keys = make_extra_keys(net.shape.widths)
+    put_first(model, extra_keys.patches, {})
+    announcement = make_announcement(extra_keys.actions)
+    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, announcement)
+    attachment = Attachment(None, {}, features)
+    if previous is not None:
+        attachment = replace(previous, features=features)
+    model.set_attachments(KEY, attachment)
+    return model
+
+
+def attach_extra_rows(options: dict, rows: RowReferences, unet: Any) -> dict:
+    """transformer_options of one UNet call for these patches."""
+    return {**options, ROWS: rows, UNET: unet}
+
+
+def make_extra_keys(sites: Mapping[Site, Any]) -> PatchSet:
+    """The patches that give self-attention the references of each row as extra keys."""
+
+    def see_references(tensors, extra_options):
+        x, y = tensors
+        rows: RowReferences | None = extra_options.get(ROWS)
+        if rows is None:
+            return x
+        site = site_of(extra_options)
+        size = tuple(extra_options["activations_shape"][-2:])
+        references, strength, index = rows.at(site, size)
+        if strength is None or index is None:
+            return x
+        attn1 = transformer_block(extra_options[UNET], site).attn1
+        attention = SelfAttention(
+            attn1.to_q, attn1.to_k, attn1.to_v, attn1.to_out, heads=attn1.heads
+        )
+        seen = add_extra_keys(attention, take_rows(y, index), references, strength)
+        return add_to_rows(x, index, seen)
+
+    return make_middle_patches("flashface_extra_keys", Y, sites, see_references)

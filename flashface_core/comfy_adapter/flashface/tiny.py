@@ -1,0 +1,70 @@
+"""The tiny models that come with the pack, as core's own objects."""
+
+from pathlib import Path
+
+import comfy.sd
+
+from ...errors import FlashFaceError
+from ...tiny_text import clip_state_dict
+from ...weights_file import read_state_dict
+from ..patcher import loaded_by
+from .load import load_flashface
+
+FOLDER = Path(__file__).resolve().parents[3] / "tiny_models"
+FLASHFACE, VAE = "flashface_tiny.safetensors", "vae_tiny.safetensors"
+
+
+def load_tiny_models(embedding_directory: list[str] | None = None):
+    """MODEL, REFERENCE_NET, CLIP and VAE.
+
+    Raises FlashFaceError for a file that is missing or damaged.
+    """
+    model, net = load_flashface(_shipped(FLASHFACE))
+    return model, net, load_tiny_clip(embedding_directory), load_vae(_shipped(VAE))
+
+
+def _shipped(name: str) -> Path:
+    path = FOLDER / name
+    if not path.is_file():
+        raise FlashFaceError(
+            f"There is no {name} in {FOLDER}, where it comes with the pack; clone or install the "
+            "pack again."
+        )
+    return path
+
+
+def load_tiny_clip(embedding_directory: list[str] | None = None):
+    clip = _tiny_clip(embedding_directory)
+    loaded_by(clip.patcher, _load_clip_patcher, embedding_directory)
+    return clip
+
+
+def _tiny_clip(embedding_directory: list[str] | None, **options):
+    return comfy.sd.load_text_encoder_state_dicts(
+        [clip_state_dict()],
+        embedding_directory,
+        clip_type=comfy.sd.CLIPType.STABLE_DIFFUSION,
+        **options,
+    )
+
+
+def load_vae(path: Path):
+    """A file in TAESD's single-file layout, as core's VAELoader reads it."""
+    vae = _taesd(path)
+    loaded_by(vae.patcher, _load_vae_patcher, path)
+    return vae
+
+
+def _taesd(path: Path):
+    state, metadata = read_state_dict(path)
+    vae = comfy.sd.VAE(sd=state, metadata=metadata)
+    vae.throw_exception_if_invalid()
+    return vae
+
+
+def _load_clip_patcher(embedding_directory: list[str] | None, disable_dynamic: bool = False):
+    return _tiny_clip(embedding_directory, disable_dynamic=disable_dynamic).patcher
+
+
+def _load_vae_patcher(path: Path, disable_dynamic: bool = False):
+    return _taesd(path).patcher

@@ -1,0 +1,180 @@
+"""Photos and a negative prompt to FACE_FEATURES: what every REFERENCE_NET has in common."""
+
+import hashlib
+from collections.abc import Mapping
+from weakref import WeakKeyDictionary
+
+import comfy.latent_formats
+import torch
+
+from ..errors import FlashFaceError
+from ..faces.crop import pad_to_square
+from ..features import FaceFeatures, FeatureCache, Person, ReferenceLatent
+from ..people.identity import FaceReference, Identity, IdentityGroup, people_of
+from ..row_references import StepReferences
+from ..sites import Site
+
+LATENT_BYTES = 64 * 1024**2  # 5000 photos at SD1.5's size, 1000 at SDXL's
+CLIP_TOKENS = 77
+LATENT_CHANNELS = 4
+
+
+class LatentCaches:
+    """Encoded photos, one bounded cache for every VAE that lives."""
+
+    def __init__(self) -> None:
+        self._by_vae: WeakKeyDictionary = WeakKeyDictionary()
+
+    def of(self, vae) -> FeatureCache[tuple[torch.Tensor, str]]:
+        """By the crop's content: latent (1, 4, h, w), float32 on the CPU, and its hash."""
+        return self._by_vae.setdefault(vae.first_stage_model, FeatureCache(LATENT_BYTES))
+
+
+class PhotoEncoder:
+    """What every REFERENCE_NET does with photos and a negative prompt.
+
+    levels: coarse, medium or fine for every attention site, in forward order.
+    compute_dtype: of the feature maps. family: SD1.5 or SDXL, for messages.
+    reference_size: pixels of the square that a crop is padded to.
+    """
+
+    reader = "the ReferenceNet"  # who reads the prompt
+    prompt = "The negative prompt"
+
+    def __init__(
+        self,
+        name: str,
+        levels: Mapping[Site, str],
+        compute_dtype: torch.dtype,
+        context_width: int,
+        reference_size: int,
+        family: str = "SD1.5",
+        latent_format: comfy.latent_formats.LatentFormat | None = None,
+    ) -> None:
+        self.name = name
+        self.levels = dict(levels)
+        self.compute_dtype = compute_dtype
+        self.context_width = context_width
+        self.reference_size = reference_size
+        self.family = family
+        self.latent_format = latent_format or comfy.latent_formats.SD15()
+        self._latents = LatentCaches()
+
+    def step_references(
+        self, features: FaceFeatures, timestep: float, device: torch.device, model=None
+    ) -> StepReferences:
+        """Keys and values of everybody at one model timestep.
+
+        model: the sampled BaseModel, for networks that are part of it.
+        """
+        raise NotImplementedError
+
+    def seen_at(self, timestep: float) -> float:
+        """The timestep of `step_references` for a step at this one."""
+        return timestep
+
+    def keys_values_bytes(self, tokens: int) -> int:
+        """What the keys and values of one reference take whose latent has `tokens` pixels."""
+        raise NotImplementedError
+
+    def get_models(self) -> list:
+        """The ModelPatchers of networks that are no part of the MODEL."""
+        return []
+
+    def _precompute(self, features: FaceFeatures, sigmas: torch.Tensor) -> None:
+        raise NotImplementedError
+
+    def encode(
+        self,
+        identity: Identity | IdentityGroup,
+        vae,
+        negative,
+        sigmas: torch.Tensor | None = None,
+    ) -> FaceFeatures:
+        """Identity to FACE_FEATURES; with sigmas, the keys and values for these steps at once.
+
+        Raises FlashFaceError for an identity without photos and for a VAE or negative prompt that
+        the ReferenceNet was not made for.
+        """
+        context = self.check(identity, vae, negative)
+        people = [self._person(person, vae) for person in people_of(identity)]
+        # In an order of their own, so that the order in which they were given changes no bit.
+        people = tuple(sorted(people, key=_order))
+        features = FaceFeatures(self, people, context, content_hash(context))
+        if sigmas is not None:
+            self._precompute(features, sigmas)
+        return features
+
+    def check(self, identity: Identity | IdentityGroup, vae, negative) -> torch.Tensor:
+        """The prompt's embedding. Raises FlashFaceError as `encode` does."""
+        if getattr(vae, "first_stage_model", None) is None:
+            raise FlashFaceError(
+                "There is no VAE: the checkpoint holds none; load one with Load VAE."
+            )
+        context = self._context(negative)
+        if getattr(vae, "latent_channels", LATENT_CHANNELS) != LATENT_CHANNELS:
+            raise FlashFaceError(
+                f"The VAE has {vae.latent_channels} latent channels, {self.reader} needs "
+                f"{LATENT_CHANNELS}; connect an {self.family} VAE."
+            )
+        for person in people_of(identity):
+            if not person.references:
+                raise FlashFaceError(
+                    f"The identity{f' {person.name}' * bool(person.name)} has no photo left (0 "
+                    "references); give FlashFace Identity a photo in which a face is found, or set "
+                    "no_face to `use whole image`."
+                )
+        return context
+
+    def _person(self, identity: Identity, vae) -> Person:
+        weighed = zip(identity.references, identity.key_weights(), strict=True)
+        references = tuple(
+            self._reference_latent(reference, weight, vae)
+            for reference, weight in weighed
+            if weight > 0
+        )
+        return Person(references, identity.place)
+
+    def _context(self, negative) -> torch.Tensor:
+        """The ReferenceNet's text: the negative prompt (FLASHFACE.md section 2)."""
+        if len(negative) != 1:
+            raise FlashFaceError(
+                f"{self.prompt} has {len(negative)} entries, {self.reader} takes exactly one; "
+                "connect a plain CLIP Text Encode."
+            )
+        context = negative[0][0]
+        count, tokens, width = context.shape
+        if width != self.context_width:
+            other = "SDXL" if self.family == "SD1.5" else "SD1.5"
+            raise FlashFaceError(
+                f"{self.prompt} is {width} wide, {self.reader} of {self.name} needs "
+                f"{self.context_width}; encode it with an {self.family} CLIP (not {other}'s)."
+            )
+        if count != 1 or tokens == 0 or tokens % CLIP_TOKENS:
+            raise FlashFaceError(
+                f"{self.prompt} is a batch of {count} with {tokens} tokens, {self.reader} takes a "
+                f"batch of 1 with a multiple of {CLIP_TOKENS} tokens."
+            )
+        return context.detach().float().cpu()
+
+    def _reference_latent(self, reference: FaceReference, weight: float, vae) -> ReferenceLatent:
+        def encode() -> tuple[torch.Tensor, str]:
+            square = pad_to_square(reference.crop, self.reference_size)
+            encoded = vae.encode(square[None].float() / 255)  # posterior mean
+            latent = self.latent_format.process_in(encoded).float().cpu()
+            return latent, content_hash(latent)
+
+        latent, content = self._latents.of(vae).get(reference.content, encode)
+        return ReferenceLatent(latent, content, weight)
+
+
+def content_hash(tensor: torch.Tensor) -> str:
+    data = tensor.contiguous().flatten().view(torch.uint8).numpy()
+    return hashlib.sha256(f"{tuple(tensor.shape)}".encode() + data.tobytes()).hexdigest()
+
+
+def _order(person: Person) -> str:
+    place = person.place
+    mask = None if place is None or place.mask is None else content_hash(place.mask)
+    where = place and (place.box, place.strength, place.inside_region, mask)
+    return repr((sorted((r.content, r.weight) for r in person.references), where))

@@ -1,0 +1,1 @@
+"""Face Fusion: text and face in one softmax of cross-attention."""

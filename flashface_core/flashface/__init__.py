@@ -1,0 +1,1 @@
+"""FlashFace's own: checkpoint, ReferenceNet, reference attention, guidance."""

@@ -1,0 +1,1 @@
+"""Who is to be drawn, and where: identities, mixes, places, files."""

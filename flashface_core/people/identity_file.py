@@ -1,0 +1,182 @@
+"""One person as one safetensors file: everything that a FACE_IDENTITY holds, and nothing else."""
+
+import datetime
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from ..errors import FlashFaceError
+from ..weights_file import read_state_dict
+from .identity import FaceReference, Identity
+from .place import Place
+
+FORMAT, VERSION = "flashface identity", 1
+EXTENSION = ".safetensors"
+MASK = "place.mask"
+
+
+def save_identity(identity: Identity, folder: Path, filename: str) -> Path:
+    """Write under `filename` (its name if empty) and return where; nothing is overwritten.
+
+    A file of the same identity is left as it is; where the name belongs to another one, a number is
+    added. filename: may lie in a folder below `folder`. Raises FlashFaceError for a name that
+    leads out of the folder or is no name, and for an identity without photos.
+    """
+    if not identity.references:
+        raise FlashFaceError("The identity has no photo left (0 references); nothing was saved.")
+    wanted = _path(folder, filename.strip() or identity.name.strip())
+    try:
+        return _save(identity, wanted)
+    except OSError as error:
+        raise FlashFaceError(
+            f"{wanted} cannot be written ({error}); use another filename, or make room there."
+        ) from error
+
+
+def _save(identity: Identity, wanted: Path) -> Path:
+    wanted.parent.mkdir(parents=True, exist_ok=True)
+    tensors, metadata = identity_tensors(identity)
+    path, number = wanted, 1
+    while path.exists():
+        if _holds(path, tensors, metadata):
+            return path
+        number += 1
+        path = wanted.with_name(f"{wanted.stem}_{number}{EXTENSION}")
+    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    unfinished = path.with_name(path.name + ".part")
+    try:
+        save_file(tensors, unfinished, {**metadata, "saved": now})
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return path
+
+
+def load_identity(path: str | Path) -> Identity:
+    """Raises FlashFaceError for a file that is damaged, of a later version, or something else."""
+    path = Path(path)
+    tensors, metadata = read_state_dict(path)
+    if metadata.get("format") != FORMAT:
+        raise FlashFaceError(
+            f"{path.name} is no saved identity (format {metadata.get('format', 'unknown')!r}, "
+            f"expected {FORMAT!r}); choose a file that FlashFace Identity Save wrote."
+        )
+    version = metadata.get("version", "")
+    if version != str(VERSION):
+        raise FlashFaceError(
+            f"{path.name} is a saved identity of version {version or 'unknown'}, this pack reads "
+            f"version {VERSION}; update the pack, or save the identity again with this one."
+        )
+    try:
+        return _identity(tensors, json.loads(metadata["identity"]))
+    except (KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+        raise FlashFaceError(
+            f"{path.name} is a damaged identity ({type(error).__name__}: {error}); copy it again, "
+            "or make it again from the photos."
+        ) from error
+
+
+def identity_tensors(identity: Identity) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """What is written: crops, boxes, key points and aligned faces as tensors; weights, hashes, name
+    and place as JSON in the metadata."""
+    tensors: dict[str, torch.Tensor] = {}
+    photos = []
+    for number, reference in enumerate(identity.references):
+        tensors[f"photo.{number}.crop"] = reference.crop
+        for part in ("points", "aligned"):
+            if (tensor := getattr(reference, part)) is not None:
+                tensors[f"photo.{number}.{part}"] = torch.as_tensor(tensor).contiguous()
+        box = None if reference.box is None else [float(value) for value in reference.box]
+        photos.append({"weight": reference.weight, "content": reference.content, "box": box})
+    described: dict[str, Any] = {
+        "name": identity.name,
+        "as_four_photos": identity.as_four_photos,
+        "photos": photos,
+    }
+    if (place := identity.place) is not None:
+        described["place"] = {
+            "box": list(place.box),
+            "strength": place.strength,
+            "inside_region": place.inside_region,
+            "has_mask": place.mask is not None,
+        }
+        if place.mask is not None:
+            tensors[MASK] = place.mask.contiguous()
+    metadata = {
+        "format": FORMAT,
+        "version": str(VERSION),
+        "saved_by": "FlashFace for ComfyUI, FlashFaceIdentitySave",
+        "identity": json.dumps(described),
+    }
+    # One photo may be in it twice, as after mixing a person with a mix of the same.
+    return {name: tensor.clone() for name, tensor in tensors.items()}, metadata
+
+
+def _identity(tensors: Mapping[str, torch.Tensor], described: dict[str, Any]) -> Identity:
+    references = []
+    for number, photo in enumerate(described["photos"]):
+        crop = _tensor(tensors, f"photo.{number}.crop", torch.uint8, (None, None, 3))
+        found: dict[str, Any] = {"box": None if photo["box"] is None else tuple(photo["box"])}
+        if f"photo.{number}.points" in tensors:
+            found["points"] = _tensor(tensors, f"photo.{number}.points", None, (5, 2))
+        if f"photo.{number}.aligned" in tensors:
+            name = f"photo.{number}.aligned"
+            found["aligned"] = _tensor(tensors, name, torch.uint8, (112, 112, 3))
+        reference = FaceReference.from_crop(crop, float(photo["weight"]), **found)
+        if reference.content != photo["content"]:
+            raise ValueError(f"the pixels of photo {number} are not those that were saved")
+        references.append(reference)
+    if not references:
+        raise ValueError("it holds no photo")
+    place = _place(tensors, described["place"]) if "place" in described else None
+    name, as_four_photos = str(described["name"]), bool(described["as_four_photos"])
+    return Identity(tuple(references), name, as_four_photos, place)
+
+
+def _place(tensors: Mapping[str, torch.Tensor], described: dict[str, Any]) -> Place:
+    mask = None
+    if described["has_mask"]:
+        mask = _tensor(tensors, MASK, torch.bool, (None, None, None))
+    x, y, width, height = (float(value) for value in described["box"])
+    strength, inside = float(described["strength"]), bool(described["inside_region"])
+    return Place((x, y, width, height), mask, strength, inside)
+
+
+def _tensor(tensors, name: str, dtype, shape: tuple[int | None, ...]) -> torch.Tensor:
+    tensor = tensors[name]
+    fits = len(tensor.shape) == len(shape) and all(
+        wanted in (None, size) for wanted, size in zip(shape, tensor.shape, strict=True)
+    )
+    if not fits or (dtype is not None and tensor.dtype != dtype) or not tensor.numel():
+        raise ValueError(f"{name} is {tensor.dtype} {tuple(tensor.shape)}")
+    return tensor.clone()  # not mapped to the file, which may change
+
+
+def _holds(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> bool:
+    try:
+        present, described = read_state_dict(path)
+    except FlashFaceError:
+        return False
+    same_text = all(described.get(key) == value for key, value in metadata.items())
+    return same_text and (
+        present.keys() == tensors.keys()
+        and all(torch.equal(present[name], tensors[name]) for name in tensors)
+    )
+
+
+def _path(folder: Path, filename: str) -> Path:
+    """Inside of the folder, on every system."""
+    filename = filename.removesuffix(EXTENSION).replace("\\", "/")
+    parts = filename.split("/")
+    forbidden = set('<>:"|?*') | {chr(code) for code in range(32)}
+    forbidden |= {letter for letter in filename if "\ud800" <= letter <= "\udfff"}  # half an emoji
+    if not all(part.strip(" .") == part and part and not forbidden & set(part) for part in parts):
+        raise FlashFaceError(
+            f"{filename!r} is no name for a file in {folder}; use letters, digits, spaces, - and "
+            "_, and / for a folder inside it (when empty, the identity's own name is used)."
+        )
+    return folder.joinpath(*parts[:-1], parts[-1] + EXTENSION)

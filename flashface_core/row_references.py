@@ -1,0 +1,153 @@
+"""Which rows and picture tokens of one UNet call see which references, and how strongly."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch.nn.functional import interpolate
+
+from .features import KeysValues, Person
+from .sites import Site
+from .softmax import ReferenceKeys
+
+
+class Covered(NamedTuple):
+    """What the regions are at one size of h x w = L tokens; the same for all blocks of that size.
+
+    tokens: bool (R, people, L). indexes: per person, tokens that any row covers. strength: (R, L),
+    the weighted mean of the people's strengths.
+    """
+
+    tokens: torch.Tensor
+    indexes: list[torch.Tensor]
+    strength: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class StepReferences:
+    """The references of all people at one timestep.
+
+    groups: per site, (person index, keys (1, L, C), values, weight); references of one person that
+    weigh the same are one group.
+    """
+
+    people: tuple[Person, ...]
+    groups: dict[Site, list[tuple[int, torch.Tensor, torch.Tensor, float]]]
+
+
+def gather_references(
+    people: Sequence[Person], keys_values: Sequence[Sequence[KeysValues]], device: torch.device
+) -> StepReferences:
+    """keys_values: one entry per person and reference, in their order."""
+    groups: dict[Site, list] = {}
+    for index, (person, entries) in enumerate(zip(people, keys_values, strict=True)):
+        by_weight: dict[float, list[KeysValues]] = {}
+        pairs = zip(person.references, entries, strict=True)
+        # In an order of their own, so that the order in which photos were given changes no bit.
+        for reference, entry in sorted(pairs, key=lambda pair: pair[0].content):
+            by_weight.setdefault(reference.weight, []).append(entry)
+        for weight, same in by_weight.items():
+            for site in same[0]:
+                keys, values = (
+                    torch.cat([entry[site][part] for entry in same], 1).to(device)
+                    for part in (0, 1)
+                )
+                groups.setdefault(site, []).append((index, keys, values, weight))
+    return StepReferences(tuple(people), groups)
+
+
+class RowReferences:
+    """One UNet call: strength, position mask and regions of every row.
+
+    strengths: feature strength per row, float (B,); rows of strength 0 never compute with
+    references. uniform: the strength of all of them where that is known beforehand; to ask a tensor
+    on a GPU is to wait for it.
+    position: face-position mask (B, 1, H, W) at latent size, or None.
+    regions: float (B, people, H, W) of 0 and 1, or None when every person is everywhere.
+    level_strengths: what multiplies the strength at every site.
+    """
+
+    def __init__(
+        self,
+        strengths: torch.Tensor,
+        position: torch.Tensor | None,
+        regions: torch.Tensor | None,
+        references: StepReferences | None,
+        level_strengths: Mapping[Site, float],
+        uniform: float | None = None,
+    ) -> None:
+        self.position = position
+        self.count = len(strengths)
+        self._references = references
+        self._level_strengths = level_strengths
+        self._index: torch.Tensor | None = None
+        if references is None or uniform == 0:
+            return
+        # Here and not at every site: copies to and from a GPU wait for it.
+        if uniform is None:
+            active = [i for i, strength in enumerate(strengths.tolist()) if strength != 0]
+            if not active:
+                return
+            self._index = torch.tensor(active, device=strengths.device)
+        else:
+            self._index = torch.arange(self.count, device=strengths.device)
+        self._strength = take_rows(strengths, self._index).float()[:, None, None]  # (R, 1, 1)
+        self._regions = None if regions is None else take_rows(regions, self._index)
+        self._covered: dict[tuple[int, int], Covered] = {}
+
+    @property
+    def see_nobody(self) -> bool:
+        return self._index is None
+
+    def at(
+        self, site: Site, size: tuple[int, int]
+    ) -> tuple[list[ReferenceKeys], torch.Tensor | None, torch.Tensor | None]:
+        """References, strength (R, L, 1) or (R, 1, 1), and the index (R) of the rows, for a site of
+        h x w; [], None and None where nobody is seen."""
+        level = self._level_strengths[site]
+        if self._index is None or self._references is None or level == 0:
+            return [], None, None
+        strength = self._strength * level
+        people = self._references.people
+        groups = self._references.groups[site]
+        if self._regions is None:
+            keys = [ReferenceKeys(k, v, weight) for _, k, v, weight in groups]
+            total = sum(person.weight for person in people)
+            mean = sum(person.weight * person.strength for person in people) / total
+            return keys, strength * mean, self._index
+        covered = self._covered_at(size, people)
+        keys = [
+            ReferenceKeys(k, v, weight, covered.tokens[:, index], covered.indexes[index])
+            if people[index].inside_region
+            else ReferenceKeys(k, v, weight)
+            for index, k, v, weight in groups
+        ]
+        return keys, strength * covered.strength[..., None], self._index
+
+    def _covered_at(self, size: tuple[int, int], people: Sequence[Person]) -> Covered:
+        """Nearest sampling keeps disjoint regions disjoint at every site."""
+        if size not in self._covered:
+            assert self._regions is not None
+            resized = interpolate(self._regions.float(), size, mode="nearest-exact")
+            tokens = resized.flatten(2) > 0.5
+            indexes = [person.any(0).nonzero()[:, 0] for person in tokens.unbind(1)]
+            shares, strengths = (
+                torch.tensor(values, device=tokens.device)[:, None]
+                for values in ([p.weight for p in people], [p.strength for p in people])
+            )
+            weights = tokens * shares
+            mean = (weights * strengths).sum(1) / weights.sum(1).clamp(min=1e-12)
+            self._covered[size] = Covered(tokens, indexes, mean)
+        return self._covered[size]
+
+
+def take_rows(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """The rows (R, ...) of x (B, ...) that an increasing index (R) names; x itself for all."""
+    return x if len(index) == len(x) else x[index]
+
+
+def add_to_rows(x: torch.Tensor, index: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
+    """x (B, ...) with change (R, ...) added to the rows that `index` (R) names, in x's dtype."""
+    change = change.to(x)  # a replaced attention may give another one
+    return x + change if len(index) == len(x) else x.index_add(0, index, change)

@@ -1,1 +1,0 @@
-"""The other methods: what each adds to the engine that they share with FlashFace."""
