@@ -125,7 +125,7 @@ def evaluate(arguments: list[str]) -> int:
     if problem := _problem(options):
         print(problem, file=sys.stderr)
         return 2
-    module = "training.toy.compare" if options.systems else "training.evaluate"
+    module = "training.tiny.compare" if options.systems else "training.evaluate"
     line = ["-m", module, "--people", str(options.people), "--seed", str(options.seed)]
     for name, path in (("--json", options.json), ("--out", options.out)):
         if path is not None:

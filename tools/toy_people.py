@@ -11,10 +11,10 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
-from training.toy.draw import draw, face_crop  # noqa: E402
-from training.toy.people import People  # noqa: E402
-from training.toy.scenes import Scenes  # noqa: E402
-from training.toy.sheet import to_image  # noqa: E402
+from toy_world.draw import draw, face_crop  # noqa: E402
+from toy_world.people import People  # noqa: E402
+from toy_world.scenes import Scenes  # noqa: E402
+from training.tiny.sheet import to_image  # noqa: E402
 
 PHOTOS = 4  # of each person
 SPLIT = "test"  # nobody in it was ever trained on

@@ -62,7 +62,7 @@ def _option(name: str) -> str:
 def make_evaluation(options: argparse.Namespace):
     """Raises FlashFaceError for photographs or files that cannot be used."""
     if options.photos is None:
-        from training.toy.evaluation import ToyEvaluation
+        from training.tiny.evaluation import ToyEvaluation
 
         return ToyEvaluation(options.people or 20, options.seed, options.models)
     from training.photos.evaluation import OFFICIAL, PROMPTS, Files, PhotoEvaluation, read_prompts

@@ -115,8 +115,8 @@ def test_a_damaged_installation_is_told_in_one_sentence(tmp_path, monkeypatch, n
 def test_clip_is_the_text_encoder_of_the_training(models, monkeypatch):
     # Last: the pack's own nodes/ must not hide ComfyUI's nodes module.
     monkeypatch.setattr(sys, "path", [*sys.path, str(ROOT)])
-    from training.toy.scenes import Scenes, captions
-    from training.toy.text import ToyText
+    from toy_world.scenes import Scenes, captions
+    from training.tiny.text import ToyText
 
     told = ["", *captions(Scenes.draw_from(0, "test", 3))]
     got = torch.cat([models.text(text)[0][0] for text in told])

@@ -11,13 +11,13 @@ from support.tools import ROOT
 
 from flashface_core.comfy_adapter.flashface.tiny import FOLDER
 from flashface_core.errors import FlashFaceError
+from toy_world.draw import draw
+from toy_world.people import People
+from toy_world.scenes import Scenes
 from training.sampling import region_masks
-from training.toy.draw import draw
-from training.toy.evaluation import ToyEvaluation
-from training.toy.measure import AGES, cast, read, summary
-from training.toy.people import People
-from training.toy.scenes import Scenes
-from training.toy.yardsticks import FACE, PICTURE, load_yardsticks, overlap, score
+from training.tiny.evaluation import ToyEvaluation
+from training.tiny.measure import AGES, cast, read, summary
+from training.tiny.yardsticks import FACE, PICTURE, load_yardsticks, overlap, score
 
 TOLD = ("age", "expression", "clothes", "background", "style")
 
@@ -171,7 +171,7 @@ def test_other_ages_are_drawn_with_the_preset_for_them_and_sweeps_with_one_setti
 
 def test_two_people_and_mixes_are_measured_by_one_command(tmp_path):
     """Of any quality: one pair says nothing about that."""
-    line = ["-m", "training.toy.together", "--pairs", "1", "--seed", "5"]
+    line = ["-m", "training.tiny.together", "--pairs", "1", "--seed", "5"]
     out = ["--json", str(tmp_path / "numbers.json"), "--out", str(tmp_path)]
     done = subprocess.run([sys.executable, *line, *out], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -34,7 +34,7 @@ from training.networks import FlashFaceNetworks
 from training.photos import encode
 from training.photos.dataset import INDEX, PeopleInShards, Sizes, people_in_folder
 from training.photos.prepare import prepare
-from training.toy.text import ToyText
+from training.tiny.text import ToyText
 
 SIZES = Sizes(picture=128, face=64)
 

@@ -18,7 +18,7 @@ from training.face2diffusion import EXPRESSION_SEEN as EXPRESSION
 from training.face_fusion import FaceFusionNetworks
 from training.facestudio import FACE as UNIT_FACE
 from training.facestudio import STYLE, FaceStudioNetworks
-from training.toy.text import ToyText
+from training.tiny.text import ToyText
 from training.trainer import Recipe, Trainer
 
 FACE_WIDTH, EXPRESSION_WIDTH, STYLE_WIDTH = 12, 4, 10

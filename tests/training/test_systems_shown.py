@@ -3,8 +3,10 @@
 import pytest
 
 from flashface_core.comfy_adapter.flashface.tiny import FOLDER
-from training.toy import claims, compare, contestants
-from training.toy.evaluation import ToyEvaluation
+from training.tiny import claims
+from training.tiny import systems_under_test as contestants
+from training.tiny.evaluation import ToyEvaluation
+from training.tiny.pictures import draw_pictures
 
 # Mean cosine to the person's photos above that of pictures without any, measured on 20 people:
 # between 0.2 and 0.6. Six people in two scenes each are fewer, so a part of it is asked for.
@@ -23,7 +25,7 @@ def similarity(evaluation):
     each = len(evaluation.labels)
 
     def measured(name: str) -> float:
-        pictures = compare.draw(evaluation, makers[name](), 4, lambda n: [n * each, n * each + 1])
+        pictures = draw_pictures(evaluation, makers[name](), 4, lambda n: [n * each, n * each + 1])
         cosines, _ = claims.read(evaluation, pictures)
         return sum(float(cosines[i, i // 2]) for i in range(len(pictures))) / len(pictures)
 

@@ -15,9 +15,9 @@ PEOPLE, PHOTOS, PICTURES, SEED = 50, 4, 4, 31
 @pytest.fixture(scope="module")
 def crops() -> torch.Tensor:
     """uint8 (people, photos + pictures, 64, 64, 3)."""
-    from training.toy.draw import draw, face_crop
-    from training.toy.people import People
-    from training.toy.scenes import Scenes
+    from toy_world.draw import draw, face_crop
+    from toy_world.people import People
+    from toy_world.scenes import Scenes
 
     each = PHOTOS + PICTURES
     people = People.draw_from(SEED, "test", PEOPLE)

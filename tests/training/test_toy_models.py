@@ -11,21 +11,21 @@ from flashface_core.comfy_adapter.flashface.tiny import load_vae
 from flashface_core.flashface.checkpoint import published_state_dict, read_checkpoint
 from flashface_core.tiny_text import clip_state_dict
 from flashface_core.weights_file import read_state_dict
+from toy_world.draw import draw, face_crop
+from toy_world.people import People
+from toy_world.scenes import Scenes, captions
 from training.initial import fresh_checkpoint
 from training.networks import FlashFaceNetworks, References
 from training.paired import paired_losses
 from training.publish import publish
-from training.toy.autoencoder import (
+from training.tiny.autoencoder import (
     SlimAutoencoder,
     load_autoencoder,
     reconstruct,
     save_autoencoder,
 )
-from training.toy.draw import draw, face_crop
-from training.toy.encode import encode_people, join_people
-from training.toy.people import People
-from training.toy.scenes import Scenes, captions
-from training.toy.text import ToyText
+from training.tiny.encode import encode_people, join_people
+from training.tiny.text import ToyText
 
 
 def test_the_text_encoder_is_cores_clip_with_weights_made_by_rule():

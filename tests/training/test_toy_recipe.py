@@ -12,8 +12,8 @@ from support.harness import load_flashface
 from support.tools import ROOT
 
 from flashface_core.comfy_adapter.flashface.tiny import FOLDER, load_vae
-from training.toy.recipe import ToyRecipe, read_recipe
-from training.toy.yardsticks import load_yardsticks
+from training.tiny.recipe import ToyRecipe, read_recipe
+from training.tiny.yardsticks import load_yardsticks
 
 # Not bf16: many CPUs compute it by way of float32, a hundred times slower.
 FEW = dict(groups=2, precision="no")
@@ -34,7 +34,7 @@ SHORT = ToyRecipe(
 def make(out, recipe) -> None:
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
-        [sys.executable, *launch, "-m", "training.toy.make", "--out", out, "--recipe", recipe],
+        [sys.executable, *launch, "-m", "training.tiny.make", "--out", out, "--recipe", recipe],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
         capture_output=True,

@@ -9,10 +9,10 @@ import torch
 from PIL import Image, ImageSequence
 from support.tools import ROOT, load_tool
 
-from training.toy import scenes
-from training.toy.draw import face_boxes
-from training.toy.people import People
-from training.toy.scenes import Scenes
+from toy_world import scenes
+from toy_world.draw import face_boxes
+from toy_world.people import People
+from toy_world.scenes import Scenes
 
 # In the order of a caption.
 TABLES = (

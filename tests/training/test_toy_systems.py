@@ -11,14 +11,16 @@ from flashface_core.comfy_adapter.face2diffusion import encode_text, load_face2d
 from flashface_core.comfy_adapter.face_fusion.photos import collect_photos, load_face_fusion
 from flashface_core.comfy_adapter.facestudio.networks import load_facestudio
 from flashface_core.comfy_adapter.flashface.tiny import FLASHFACE, FOLDER, load_tiny_clip
+from toy_world.draw import CROP, draw, face_crop
+from toy_world.people import People
+from toy_world.scenes import Scenes
 from training.batches import Sampling
-from training.toy import claims, compare, contestants
-from training.toy.draw import CROP, draw, face_crop
-from training.toy.encoders import without_faces
-from training.toy.evaluation import ToyEvaluation
-from training.toy.people import People
-from training.toy.scenes import Scenes
-from training.toy.systems import FACE2DIFFUSION, FACE_FUSION, FACESTUDIO, TRAIN, SystemRecipe, run
+from training.tiny import claims, compare
+from training.tiny import systems_under_test as contestants
+from training.tiny.encoders import without_faces
+from training.tiny.evaluation import ToyEvaluation
+from training.tiny.pictures import draw_pictures
+from training.tiny.systems import FACE2DIFFUSION, FACE_FUSION, FACESTUDIO, TRAIN, SystemRecipe, run
 
 SHORT = {
     **{"face_people": 60, "face_steps": 3, "style_people": 60, "style_steps": 3, "prior_steps": 3},
@@ -97,7 +99,7 @@ def test_every_system_stands_in_the_table(folder, evaluation, monkeypatch):
         assert (row["trained_parameters"] == 0) == (
             name.startswith(("no ", "training-free")) or name.endswith("training-free")
         )
-        seen[name] = compare.draw(evaluation, system, 2, lambda person: [0])
+        seen[name] = draw_pictures(evaluation, system, 2, lambda person: [0])
     pictures = list(seen.values())
     for i, one in enumerate(pictures):
         assert not any(torch.equal(one, other) for other in pictures[:i])

@@ -5,11 +5,11 @@ import re
 import pytest
 import torch
 
-from training.toy.draw import draw, face_boxes, face_crop
-from training.toy.marks import mark_box
-from training.toy.people import MARK_PLACES, SKINS, People
-from training.toy.scenes import AGES, PARTS, STYLES, Scenes, captions
-from training.toy.yardsticks import (
+from toy_world.draw import draw, face_boxes, face_crop
+from toy_world.marks import mark_box
+from toy_world.people import MARK_PLACES, SKINS, People
+from toy_world.scenes import AGES, PARTS, STYLES, Scenes, captions
+from training.tiny.yardsticks import (
     Yardsticks,
     identified,
     load_yardsticks,

@@ -65,4 +65,4 @@ def test_the_table_of_all_systems_is_the_same_command():
     command = [sys.executable, "-c", WATCHED, str(ROOT / "tools"), *given]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 7, done.stderr
-    assert done.stdout.splitlines()[1:5] == ["-m", "training.toy.compare", "--people", "3"]
+    assert done.stdout.splitlines()[1:5] == ["-m", "training.tiny.compare", "--people", "3"]

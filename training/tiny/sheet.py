@@ -1,4 +1,4 @@
-"""A contact sheet of the toy world: python -m training.toy.sheet --seed 7 --out sheet.png."""
+"""A contact sheet of the toy world: python -m training.tiny.sheet --seed 7 --out sheet.png."""
 
 import argparse
 import textwrap
@@ -6,11 +6,10 @@ import textwrap
 import torch
 from PIL import Image, ImageDraw
 
+from toy_world.draw import draw, face_crop
+from toy_world.people import People
+from toy_world.scenes import Scenes, captions
 from training.pictures import to_image
-
-from .draw import draw, face_crop
-from .people import People
-from .scenes import Scenes, captions
 
 LABEL = 50  # pixels below a picture
 

@@ -7,16 +7,16 @@ from tqdm import tqdm
 
 from flashface_core.comfy_adapter.facestudio.style import StyleEncoder, style_embedding
 from flashface_core.face2diffusion.encoder import MSID
+from toy_world.draw import CROP, draw, face_crop
+from toy_world.people import People
+from toy_world.scenes import Scenes
 from training.face2diffusion import EXPRESSION_SEEN
 from training.face2diffusion import FACE as FACE_VECTOR
 from training.facestudio import FACE as UNIT_FACE
 from training.facestudio import STYLE
 
-from .draw import CROP, draw, face_crop
 from .encode import BATCH
 from .encoders import without_faces
-from .people import People
-from .scenes import Scenes
 
 
 @torch.no_grad()

@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from toy_world.draw import CROP, draw, face_crop
+from toy_world.people import People
+from toy_world.scenes import Scenes, captions
 from training.data import PeopleInMemory
-
-from .draw import CROP, draw, face_crop
-from .people import People
-from .scenes import Scenes, captions
 
 BATCH = 32
 

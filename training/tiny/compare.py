@@ -1,7 +1,7 @@
 """All systems on the same people, prompts, noise and sampler: one table.
 
-    python -m training.toy.compare --people 20 --seed 1 --json FILE --out FOLDER
-    python -m training.toy.compare --claims --without-cgdr FILE --json FILE
+    python -m training.tiny.compare --people 20 --seed 1 --json FILE --out FOLDER
+    python -m training.tiny.compare --claims --without-cgdr FILE --json FILE
 
 Every row of the table is the shipped tiny model of one system, run through what its nodes call;
 "copied expression": of the pictures made from a single photo, in a text that asks for another
@@ -13,16 +13,15 @@ import argparse
 import json
 import logging
 import time
-from collections.abc import Callable
-from itertools import groupby
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from training.comfyui import find_comfyui
 from training.pictures import save_grid
+
+from .pictures import draw_pictures
 
 log = logging.getLogger("flashface.training")
 
@@ -48,30 +47,11 @@ COLUMNS = (
 )
 
 
-def draw(evaluation, system, references: int, rows: Callable[[int], list[int]]) -> Tensor:
-    """Of every person, the pictures of the cast that `rows` names."""
-    from training.sampling import sample
-
-    pictures, each = [], len(evaluation.labels)
-    for person in tqdm(range(evaluation.people), desc="Sampling", unit="person"):
-        identity = evaluation.identity(person, references)
-        wanted = groupby(
-            rows(person), lambda n: evaluation.settings_of(evaluation.settings, n % each)
-        )
-        for settings, numbers in wanted:
-            same = list(numbers)
-            model, positive, negative = system.condition(identity, same, settings.guidance)
-            given = (model, evaluation.models.vae, positive, negative, len(same))
-            seed = evaluation.seed * 10**6 + same[0]
-            pictures.append(sample(*given, seed, settings, evaluation.size))
-    return torch.cat(pictures)
-
-
 def measure(evaluation, system) -> tuple[dict[str, float], Tensor]:
     """The row of one system, and its pictures of the cast."""
     each = len(evaluation.labels)
     start = time.monotonic()
-    pictures = draw(
+    pictures = draw_pictures(
         evaluation, system, 4, lambda person: [*range(person * each, (person + 1) * each)]
     )
     seconds = (time.monotonic() - start) / len(pictures)
@@ -86,7 +66,9 @@ def copied_expression(evaluation, system) -> float:
     """From one photo each, of the adults whose text asks for another expression than it has."""
     cast, yardsticks, each = evaluation.cast, evaluation.yardsticks, len(evaluation.labels)
     adults = [i for i, age in enumerate(evaluation.labels) if age == "adult"]
-    pictures = draw(evaluation, system, 1, lambda person: [person * each + i for i in adults])
+    pictures = draw_pictures(
+        evaluation, system, 1, lambda person: [person * each + i for i in adults]
+    )
     rows = torch.tensor([n * each + i for n in range(evaluation.people) for i in adults])
     with torch.no_grad():
         _, values = yardsticks.read(pictures, yardsticks.find(pictures))
@@ -134,14 +116,13 @@ def main() -> None:
 
     from flashface_core.comfy_adapter.flashface.tiny import FOLDER
 
-    from .contestants import Systems
+    from . import claims
     from .evaluation import ToyEvaluation
+    from .systems_under_test import Systems
 
     evaluation = ToyEvaluation(options.people, options.seed, options.models)
     systems = Systems(evaluation, options.models or FOLDER)
     if options.claims:
-        from . import claims
-
         found = claims.all_of(evaluation, systems, options.without_cgdr)
         for name, value in found.items():
             log.info("%36s  %.3f", name, value)

@@ -6,14 +6,13 @@ import torch
 
 from flashface_core.comfy_adapter.flashface.load import build_flashface
 from flashface_core.comfy_adapter.flashface.tiny import load_vae
+from toy_world.draw import SIZE, draw, face_boxes, face_crop
+from toy_world.people import People
+from toy_world.scenes import Scenes, captions
 from training.data import TextEncoder
 from training.networks import FlashFaceNetworks
 from training.pictures import save_grid
 from training.sampling import Models, Settings, identity_of, sample_pictures
-
-from .draw import SIZE, draw, face_boxes, face_crop
-from .people import People
-from .scenes import Scenes, captions
 
 PEOPLE, SCENES, REFERENCES = 4, 4, 4
 SETTINGS = Settings(steps=10)

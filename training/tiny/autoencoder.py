@@ -1,6 +1,6 @@
 """A small VAE for the toy world, in TAESD's single-file layout, which core's VAELoader reads.
 
-python -m training.toy.autoencoder --out toy_vae.safetensors
+python -m training.tiny.autoencoder --out toy_vae.safetensors
 """
 
 import argparse
@@ -15,11 +15,10 @@ from accelerate.utils import reduce
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from toy_world.draw import draw, face_crop
+from toy_world.people import People
+from toy_world.scenes import Scenes
 from training.comfyui import find_comfyui
-
-from .draw import draw, face_crop
-from .people import People
-from .scenes import Scenes
 
 log = logging.getLogger("flashface.training")
 

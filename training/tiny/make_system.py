@@ -1,6 +1,6 @@
 """A tiny Face2Diffusion, FaceStudio or Face Fusion, with one command.
 
-    python -m training.toy.make_system SYSTEM --work FOLDER --out FOLDER
+    python -m training.tiny.make_system SYSTEM --work FOLDER --out FOLDER
 
 SYSTEM: face2diffusion, facestudio or face_fusion; face2diffusion-without-cgdr is the same recipe
 without class-guided denoising, to compare with. --work holds what the runs share (encoders, drawn

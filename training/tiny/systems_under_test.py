@@ -24,9 +24,8 @@ from flashface_core.comfy_adapter.flashface.apply import apply_features
 from flashface_core.comfy_adapter.flashface.from_model import reference_net_from_model
 from flashface_core.comfy_adapter.flashface.tiny import FLASHFACE, load_tiny_clip
 from flashface_core.weights_file import read_state_dict
-
-from .draw import draw
-from .people import People
+from toy_world.draw import draw
+from toy_world.people import People
 
 PLACEHOLDER = "f l"
 MAPPING, FACES = "face2diffusion/mapping_tiny.safetensors", "face2diffusion/msid_tiny.safetensors"

@@ -16,10 +16,10 @@ from flashface_core.comfy_adapter.flashface.tiny import (
 from flashface_core.errors import FlashFaceError
 from flashface_core.flashface.guidance import PRESETS, Guidance
 from flashface_core.people.identity import Identity
+from toy_world.draw import SIZE
 from training.evaluation import Evaluation, Measures
 from training.sampling import Models, Settings, clip_encoder, identity_of
 
-from .draw import SIZE
 from .measure import AGES, cast, read, summary
 from .yardsticks import load_yardsticks
 
@@ -45,7 +45,7 @@ class ToyEvaluation(Evaluation):
         if missing:
             raise FlashFaceError(
                 f"There is no {missing[0]} in {folder}, expected the files that "
-                "python -m training.toy.make --out FOLDER leaves; give that folder as --models."
+                "python -m training.tiny.make --out FOLDER leaves; give that folder as --models."
             )
         self.yardsticks = load_yardsticks(folder / YARDSTICKS)
         self.cast = cast(seed, people, self.yardsticks)

@@ -1,4 +1,4 @@
-"""How the training went, as a picture: python -m training.toy.curve FOLDER."""
+"""How the training went, as a picture: python -m training.tiny.curve FOLDER."""
 
 import csv
 import sys

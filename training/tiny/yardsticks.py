@@ -1,6 +1,6 @@
 """Yardsticks of the toy world: who is it, what does the picture show, and where is the face.
 
-    python -m training.toy.yardsticks --out yardsticks.safetensors
+    python -m training.tiny.yardsticks --out yardsticks.safetensors
 
 All readers learn on people of the train split and are scored here on the test split.
 """
@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from .draw import CROP, draw, face_boxes, face_crop
-from .people import People
-from .scenes import Scenes
+from toy_world.draw import CROP, draw, face_boxes, face_crop
+from toy_world.people import People
+from toy_world.scenes import Scenes
 
 log = logging.getLogger("flashface")
 

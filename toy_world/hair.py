@@ -7,16 +7,7 @@ from torch import Tensor
 
 from .anatomy import Anatomy
 from .people import HAIR_STYLES, People
-from .shapes import (
-    Frame,
-    box,
-    cover,
-    disc,
-    ellipse,
-    fade,
-    paint,
-    plane,
-)
+from .shapes import Frame, box, cover, disc, ellipse, fade, paint, plane
 
 # Head units. top, side: thickness over the skull. line: where hair begins on the forehead (v);
 # bow: how the line bends (v per u squared);

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from flashface_core.comfy_adapter.facestudio.style import build_style_encoder
 from flashface_core.face2diffusion.encoder import MSID, Topology
 from flashface_core.facestudio.condition import FACELESS, TextPrior
+from toy_world.draw import draw
+from toy_world.scenes import captions
 
-from .draw import draw
-from .scenes import captions
 from .text import ToyText
 from .yardsticks import FACE, Pool, batches, cast, names_of
 

@@ -17,10 +17,14 @@ from flashface_core.comfy_adapter.facestudio.networks import FaceStudio, load_fa
 from flashface_core.comfy_adapter.flashface.tiny import load_tiny_clip
 from flashface_core.people.identity import Identity, join_people
 from flashface_core.people.place import Place
+from toy_world.draw import CROP, face_crop
+from toy_world.draw import draw as draw_people
+from toy_world.people import People
+from toy_world.scenes import PARTS, Scenes, captions
 from training.sampling import identity_of, region_masks, sample
 
-from .compare import draw
-from .contestants import (
+from .pictures import draw_pictures
+from .systems_under_test import (
     FACES,
     MAPPING,
     PLACEHOLDER,
@@ -33,10 +37,6 @@ from .contestants import (
     style_image,
     with_person,
 )
-from .draw import CROP, face_crop
-from .draw import draw as draw_people
-from .people import People
-from .scenes import PARTS, Scenes, captions
 from .together import NEIGHBOURS
 
 HALVES = ((0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 0.5, 1.0))
@@ -75,10 +75,10 @@ def class_guidance(evaluation, systems: Systems, without: Path) -> dict[str, flo
     result = {}
     rows = torch.tensor(rows_of(evaluation))
     owner = rows // len(evaluation.labels)
-    plain = draw(evaluation, systems.makers["no reference"](), 4, adults(evaluation))
+    plain = draw_pictures(evaluation, systems.makers["no reference"](), 4, adults(evaluation))
     head = region_masks(around(evaluation.yardsticks.find(plain)), evaluation.size)[:, None]
     for name, words in mappings.items():
-        pictures = draw(evaluation, systems.face2diffusion(words), 4, adults(evaluation))
+        pictures = draw_pictures(evaluation, systems.face2diffusion(words), 4, adults(evaluation))
         change = (pictures - plain).abs().mean(1, keepdim=True)
         result[f"{name}_cgdr_change_at_head"] = change[head].mean().item()
         result[f"{name}_cgdr_change_elsewhere"] = change[~head].mean().item()
@@ -132,7 +132,7 @@ def expressions(evaluation, words: Face2Diffusion) -> dict[str, float]:
         ("expression_of_text", cast.captions, False, in_text),
         ("expression_of_photo_against_text", cast.captions, True, wanted),
     ):
-        pictures = draw(evaluation, system(told, has_photo), 4, adults(evaluation))
+        pictures = draw_pictures(evaluation, system(told, has_photo), 4, adults(evaluation))
         result[name] = _share(read(evaluation, pictures)[1]["expression"] == truth)
     return result
 
@@ -152,7 +152,7 @@ def styles(evaluation, studio: FaceStudio) -> dict[str, float]:
             ]
             return Conditioned(model, joined([one for one, _ in made]), made[0][1])
 
-        pictures = draw(evaluation, System(condition, 0), 4, adults(evaluation))
+        pictures = draw_pictures(evaluation, System(condition, 0), 4, adults(evaluation))
         cosines, values = read(evaluation, pictures)
         result[f"{name}_similarity"] = cosines.gather(1, owner[:, None]).mean().item()
         result[f"{name}_identification"] = _share(cosines.argmax(1) == owner)

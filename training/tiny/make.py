@@ -1,10 +1,10 @@
 """The tiny models from nothing, with one command.
 
-    python -m training.toy.make --out FOLDER
+    python -m training.tiny.make --out FOLDER
 
 On CPUs two processes of one thread do about twice the work of one process with two threads:
 
-    OMP_NUM_THREADS=1 torchrun --standalone --nproc_per_node 2 -m training.toy.make --out FOLDER
+    OMP_NUM_THREADS=1 torchrun --standalone --nproc_per_node 2 -m training.tiny.make --out FOLDER
 
 What is there already is not made again, so a killed run goes on where it was.
 """

@@ -1,6 +1,6 @@
 """Two toy people in one picture, and the face between two, measured on people nobody trained on.
 
-    python -m training.toy.together --pairs 20 --seed 1 --json FILE --out FOLDER
+    python -m training.tiny.together --pairs 20 --seed 1 --json FILE --out FOLDER
 
 Every pair is drawn on a canvas of two squares, a face in each, and every half is then read like a
 picture of its own: whose face is it, among 50? And every pair is mixed half and half, in the scene

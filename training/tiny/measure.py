@@ -6,11 +6,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from toy_world.draw import CROP, draw, face_crop
+from toy_world.people import People
+from toy_world.scenes import Scenes, captions
 from training.evaluation import means
 
-from .draw import CROP, draw, face_crop
-from .people import People
-from .scenes import Scenes, captions
 from .yardsticks import Yardsticks, overlap, true_values
 
 GALLERY = 50  # people among whom one is identified

@@ -1,0 +1,1 @@
+"""What trains and measures the tiny models that come with the pack."""

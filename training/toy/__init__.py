@@ -1,1 +1,0 @@
-"""The toy world: procedurally drawn portraits on which identity is known exactly."""
