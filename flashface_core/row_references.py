@@ -24,27 +24,47 @@ class Covered(NamedTuple):
     strength: torch.Tensor
 
 
-@dataclass(frozen=True, eq=False)
-class StepReferences:
-    """The references of all people at one timestep.
+class ReferenceGroup(NamedTuple):
+    """References of one person that weigh the same, at one site.
 
-    groups: per site, (person index, keys (1, L, C), values, weight); references of one person that
-    weigh the same are one group.
+    person: their number. keys, values: (1, L, C), of all of them.
     """
 
+    person: int
+    keys: torch.Tensor
+    values: torch.Tensor
+    weight: float
+
+
+@dataclass(frozen=True, eq=False)
+class StepReferences:
+    """The references of all people at one timestep, by site."""
+
     people: tuple[Person, ...]
-    groups: dict[Site, list[tuple[int, torch.Tensor, torch.Tensor, float]]]
+    groups: dict[Site, list[ReferenceGroup]]
+
+
+class SiteReferences(NamedTuple):
+    """What the rows of one UNet call see at one site.
+
+    strength: s of every picture token, (R, L, 1) or (R, 1, 1). index: (R,), the rows that see
+    references.
+    """
+
+    references: list[ReferenceKeys]
+    strength: torch.Tensor
+    index: torch.Tensor
 
 
 def gather_references(
     people: Sequence[Person], keys_values: Sequence[Sequence[KeysValues]], device: torch.device
 ) -> StepReferences:
     """keys_values: one entry per person and reference, in their order."""
-    groups: dict[Site, list] = {}
+    groups: dict[Site, list[ReferenceGroup]] = {}
     for index, (person, entries) in enumerate(zip(people, keys_values, strict=True)):
         by_weight: dict[float, list[KeysValues]] = {}
         pairs = zip(person.references, entries, strict=True)
-        # In an order of their own, so that the order in which photos were given changes no bit.
+        # In an order of their own: that in which photos were given does not affect the result.
         for reference, entry in sorted(pairs, key=lambda pair: pair[0].content):
             by_weight.setdefault(reference.weight, []).append(entry)
         for weight, same in by_weight.items():
@@ -53,7 +73,7 @@ def gather_references(
                     torch.cat([entry[site][part] for entry in same], 1).to(device)
                     for part in (0, 1)
                 )
-                groups.setdefault(site, []).append((index, keys, values, weight))
+                groups.setdefault(site, []).append(ReferenceGroup(index, keys, values, weight))
     return StepReferences(tuple(people), groups)
 
 
@@ -97,33 +117,31 @@ class RowReferences:
         self._covered: dict[tuple[int, int], Covered] = {}
 
     @property
-    def see_nobody(self) -> bool:
+    def is_empty(self) -> bool:
+        """Whether no row sees anybody."""
         return self._index is None
 
-    def at(
-        self, site: Site, size: tuple[int, int]
-    ) -> tuple[list[ReferenceKeys], torch.Tensor | None, torch.Tensor | None]:
-        """References, strength (R, L, 1) or (R, 1, 1), and the index (R) of the rows, for a site of
-        h x w; [], None and None where nobody is seen."""
+    def at(self, site: Site, size: tuple[int, int]) -> SiteReferences | None:
+        """For a site of h x w tokens; None where nobody is seen."""
         level = self._level_strengths[site]
         if self._index is None or self._references is None or level == 0:
-            return [], None, None
+            return None
         strength = self._strength * level
         people = self._references.people
         groups = self._references.groups[site]
         if self._regions is None:
-            keys = [ReferenceKeys(k, v, weight) for _, k, v, weight in groups]
+            keys = [ReferenceKeys(group.keys, group.values, group.weight) for group in groups]
             total = sum(person.weight for person in people)
             mean = sum(person.weight * person.strength for person in people) / total
-            return keys, strength * mean, self._index
+            return SiteReferences(keys, strength * mean, self._index)
         covered = self._covered_at(size, people)
         keys = [
-            ReferenceKeys(k, v, weight, covered.tokens[:, index], covered.indexes[index])
-            if people[index].inside_region
+            ReferenceKeys(k, v, weight, covered.tokens[:, person], covered.indexes[person])
+            if people[person].inside_region
             else ReferenceKeys(k, v, weight)
-            for index, k, v, weight in groups
+            for person, k, v, weight in groups
         ]
-        return keys, strength * covered.strength[..., None], self._index
+        return SiteReferences(keys, strength * covered.strength[..., None], self._index)
 
     def _covered_at(self, size: tuple[int, int], people: Sequence[Person]) -> Covered:
         """Nearest sampling keeps disjoint regions disjoint at every site."""

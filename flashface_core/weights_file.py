@@ -214,7 +214,7 @@ def _declared_shape(layer: nn.Module, name: str) -> tuple[int, ...] | None:
     return None if tensor is None else tuple(tensor.shape)
 
 
-def some(names) -> str:
+def shorten(names) -> str:
     """The first few names and how many there are, for messages."""
     names = sorted(names)
     if not names:

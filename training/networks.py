@@ -62,6 +62,14 @@ class Networks(nn.Module):
                 parameter.requires_grad_(True)
 
 
+class TrainedReferences(NamedTuple):
+    """As row_references.SiteReferences. strength: None is 1, by kernels with a gradient."""
+
+    references: list[ReferenceKeys]
+    strength: None
+    index: list[int]
+
+
 class TrainingRows(NamedTuple):
     """What the attention and position patches read, at strength 1."""
 
@@ -69,11 +77,11 @@ class TrainingRows(NamedTuple):
     keys_values: dict[Site, tuple[torch.Tensor, torch.Tensor]]
     rows: list[int]
 
-    def at(self, site: Site, size: tuple[int, int]):
+    def at(self, site: Site, size: tuple[int, int]) -> TrainedReferences | None:
         if not self.rows:
-            return [], None, []
+            return None
         keys, values = self.keys_values[site]
-        return [ReferenceKeys(keys, values, 1.0)], None, self.rows
+        return TrainedReferences([ReferenceKeys(keys, values, 1.0)], None, self.rows)
 
 
 class FlashFaceNetworks(Networks):

@@ -6,7 +6,7 @@ import torch
 
 from ..errors import FlashFaceError
 from ..face2diffusion.encoder import MSID
-from ..face2diffusion.encoder_inputs import faces_seen
+from ..face2diffusion.encoder_inputs import encoder_inputs
 from ..face2diffusion.files import load_encoders, load_mapping
 from ..face2diffusion.mapping import MappingNetwork
 from ..face2diffusion.prompt import find_word, keep_together, put_word, with_placeholder
@@ -67,7 +67,7 @@ class Face2Diffusion(ManagedNetworks[Networks]):
 
     def _mean_vector(self, encoder: MSID, person: Identity, system: str) -> torch.Tensor:
         """(1, D), on the device that computes."""
-        faces, share = faces_seen(encoder, person, system)
+        faces, share = encoder_inputs(encoder, person, system)
         self._loaded()
         vectors = encoder(faces.to(self.patcher.load_device))
         return (vectors * share.to(vectors)[:, None]).sum(dim=0, keepdim=True)

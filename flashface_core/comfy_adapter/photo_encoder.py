@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 import comfy.latent_formats
@@ -30,35 +31,66 @@ class LatentCaches:
         return self._by_vae.setdefault(vae.first_stage_model, FeatureCache(LATENT_BYTES))
 
 
+@dataclass(frozen=True)
+class Reader:
+    """Who reads the photos and the prompt that goes with them, for checks and messages.
+
+    name: of the file or network. family: SD1.5 or SDXL. system, prompt: what they are called.
+    """
+
+    name: str
+    context_width: int
+    family: str = "SD1.5"
+    system: str = "the ReferenceNet"
+    prompt: str = "The negative prompt"
+
+
+@dataclass(frozen=True)
+class EncoderSettings:
+    """What a PhotoEncoder works with.
+
+    levels: coarse, medium or fine for every attention site, in forward order. compute_dtype: of
+    the feature maps. reference_size: pixels of the square that a crop is padded to.
+    """
+
+    reader: Reader
+    levels: Mapping[Site, str]
+    compute_dtype: torch.dtype
+    reference_size: int
+    latent_format: comfy.latent_formats.LatentFormat = field(
+        default_factory=comfy.latent_formats.SD15
+    )
+
+
 class PhotoEncoder:
     """What every REFERENCE_NET does with photos and a negative prompt.
 
-    levels: coarse, medium or fine for every attention site, in forward order.
-    compute_dtype: of the feature maps. family: SD1.5 or SDXL, for messages.
-    reference_size: pixels of the square that a crop is padded to.
+    latents: where encoded photos are kept; a place of its own if not given.
     """
 
-    reader = "the ReferenceNet"  # who reads the prompt
-    prompt = "The negative prompt"
+    def __init__(self, settings: EncoderSettings, latents: LatentCaches | None = None) -> None:
+        self.settings = settings
+        self.latents = latents or LatentCaches()
 
-    def __init__(
-        self,
-        name: str,
-        levels: Mapping[Site, str],
-        compute_dtype: torch.dtype,
-        context_width: int,
-        reference_size: int,
-        family: str = "SD1.5",
-        latent_format: comfy.latent_formats.LatentFormat | None = None,
-    ) -> None:
-        self.name = name
-        self.levels = dict(levels)
-        self.compute_dtype = compute_dtype
-        self.context_width = context_width
-        self.reference_size = reference_size
-        self.family = family
-        self.latent_format = latent_format or comfy.latent_formats.SD15()
-        self._latents = LatentCaches()
+    @property
+    def name(self) -> str:
+        return self.settings.reader.name
+
+    @property
+    def levels(self) -> Mapping[Site, str]:
+        return self.settings.levels
+
+    @property
+    def reference_size(self) -> int:
+        return self.settings.reference_size
+
+    @property
+    def context_width(self) -> int:
+        return self.settings.reader.context_width
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        return self.settings.compute_dtype
 
     def step_references(
         self, features: FaceFeatures, timestep: float, device: torch.device, model=None
@@ -69,7 +101,7 @@ class PhotoEncoder:
         """
         raise NotImplementedError
 
-    def seen_at(self, timestep: float) -> float:
+    def reference_timestep(self, timestep: float) -> float:
         """The timestep of `step_references` for a step at this one."""
         return timestep
 
@@ -96,35 +128,14 @@ class PhotoEncoder:
         Raises FlashFaceError for an identity without photos and for a VAE or negative prompt that
         the ReferenceNet was not made for.
         """
-        context = self.check(identity, vae, negative)
+        context = check_inputs(self.settings.reader, identity, vae, negative)
         people = [self._person(person, vae) for person in people_of(identity)]
-        # In an order of their own, so that the order in which they were given changes no bit.
+        # In an order of their own: that in which they were given does not affect the result.
         people = tuple(sorted(people, key=_order))
         features = FaceFeatures(self, people, context, content_hash(context))
         if sigmas is not None:
             self._precompute(features, sigmas)
         return features
-
-    def check(self, identity: Identity | IdentityGroup, vae, negative) -> torch.Tensor:
-        """The prompt's embedding. Raises FlashFaceError as `encode` does."""
-        if getattr(vae, "first_stage_model", None) is None:
-            raise FlashFaceError(
-                "There is no VAE: the checkpoint holds none; load one with Load VAE."
-            )
-        context = self._context(negative)
-        if getattr(vae, "latent_channels", LATENT_CHANNELS) != LATENT_CHANNELS:
-            raise FlashFaceError(
-                f"The VAE has {vae.latent_channels} latent channels, {self.reader} needs "
-                f"{LATENT_CHANNELS}; connect an {self.family} VAE."
-            )
-        for person in people_of(identity):
-            if not person.references:
-                raise FlashFaceError(
-                    f"The identity{f' {person.name}' * bool(person.name)} has no photo left (0 "
-                    "references); give FlashFace Identity a photo in which a face is found, or set "
-                    "no_face to `use whole image`."
-                )
-        return context
 
     def _person(self, identity: Identity, vae) -> Person:
         weighed = zip(identity.references, identity.key_weights(), strict=True)
@@ -135,37 +146,62 @@ class PhotoEncoder:
         )
         return Person(references, identity.place)
 
-    def _context(self, negative) -> torch.Tensor:
-        """The ReferenceNet's text: the negative prompt (FLASHFACE.md section 2)."""
-        if len(negative) != 1:
-            raise FlashFaceError(
-                f"{self.prompt} has {len(negative)} entries, {self.reader} takes exactly one; "
-                "connect a plain CLIP Text Encode."
-            )
-        context = negative[0][0]
-        count, tokens, width = context.shape
-        if width != self.context_width:
-            other = "SDXL" if self.family == "SD1.5" else "SD1.5"
-            raise FlashFaceError(
-                f"{self.prompt} is {width} wide, {self.reader} of {self.name} needs "
-                f"{self.context_width}; encode it with an {self.family} CLIP (not {other}'s)."
-            )
-        if count != 1 or tokens == 0 or tokens % CLIP_TOKENS:
-            raise FlashFaceError(
-                f"{self.prompt} is a batch of {count} with {tokens} tokens, {self.reader} takes a "
-                f"batch of 1 with a multiple of {CLIP_TOKENS} tokens."
-            )
-        return context.detach().float().cpu()
-
     def _reference_latent(self, reference: FaceReference, weight: float, vae) -> ReferenceLatent:
         def encode() -> tuple[torch.Tensor, str]:
             square = pad_to_square(reference.crop, self.reference_size)
             encoded = vae.encode(square[None].float() / 255)  # posterior mean
-            latent = self.latent_format.process_in(encoded).float().cpu()
+            latent = self.settings.latent_format.process_in(encoded).float().cpu()
             return latent, content_hash(latent)
 
-        latent, content = self._latents.of(vae).get(reference.content, encode)
+        latent, content = self.latents.of(vae).get(reference.content, encode)
         return ReferenceLatent(latent, content, weight)
+
+
+def check_inputs(reader: Reader, identity: Identity | IdentityGroup, vae, prompt) -> torch.Tensor:
+    """The prompt's embedding, (1, 77 k, width), float32 on the CPU.
+
+    Raises FlashFaceError for an identity without photos, and for a VAE or prompt that the reader
+    was not made for.
+    """
+    if getattr(vae, "first_stage_model", None) is None:
+        raise FlashFaceError("There is no VAE: the checkpoint holds none; load one with Load VAE.")
+    context = _context(reader, prompt)
+    if getattr(vae, "latent_channels", LATENT_CHANNELS) != LATENT_CHANNELS:
+        raise FlashFaceError(
+            f"The VAE has {vae.latent_channels} latent channels, {reader.system} needs "
+            f"{LATENT_CHANNELS}; connect an {reader.family} VAE."
+        )
+    for person in people_of(identity):
+        if not person.references:
+            raise FlashFaceError(
+                f"The identity{f' {person.name}' * bool(person.name)} has no photo left (0 "
+                "references); give FlashFace Identity a photo in which a face is found, or set "
+                "no_face to `use whole image`."
+            )
+    return context
+
+
+def _context(reader: Reader, prompt) -> torch.Tensor:
+    """The ReferenceNet's text: the negative prompt (FLASHFACE.md section 2)."""
+    if len(prompt) != 1:
+        raise FlashFaceError(
+            f"{reader.prompt} has {len(prompt)} entries, {reader.system} takes exactly one; "
+            "connect a plain CLIP Text Encode."
+        )
+    context = prompt[0][0]
+    count, tokens, width = context.shape
+    if width != reader.context_width:
+        other = "SDXL" if reader.family == "SD1.5" else "SD1.5"
+        raise FlashFaceError(
+            f"{reader.prompt} is {width} wide, {reader.system} of {reader.name} needs "
+            f"{reader.context_width}; encode it with an {reader.family} CLIP (not {other}'s)."
+        )
+    if count != 1 or tokens == 0 or tokens % CLIP_TOKENS:
+        raise FlashFaceError(
+            f"{reader.prompt} is a batch of {count} with {tokens} tokens, {reader.system} takes a "
+            f"batch of 1 with a multiple of {CLIP_TOKENS} tokens."
+        )
+    return context.detach().float().cpu()
 
 
 def content_hash(tensor: torch.Tensor) -> str:

@@ -97,9 +97,9 @@ def _make_step(
     references = None
     if plan.needs_features:
         net: PhotoEncoder = features.net
-        seen_at = net.seen_at(t)
+        at = net.reference_timestep(t)
         references = run.references_at(
-            seen_at, lambda: net.step_references(features, seen_at, x.device, guider.inner_model)
+            at, lambda: net.step_references(features, at, x.device, guider.inner_model)
         )
     position, regions = place_tensors(features, x)
     unbound = None

@@ -28,7 +28,9 @@ def shares(photos: list[FaceReference]) -> torch.Tensor:
     return weights / weights.sum()
 
 
-def faces_seen(encoder: MSID, person: Identity, system: str) -> tuple[torch.Tensor, torch.Tensor]:
+def encoder_inputs(
+    encoder: MSID, person: Identity, system: str
+) -> tuple[torch.Tensor, torch.Tensor]:
     """What `encoder` is to be given: faces float32 (N, 3, S, S) in -1..1, and shares (N,), on the
     CPU, of counted_photos.
 

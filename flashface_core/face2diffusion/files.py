@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ..errors import FlashFaceError
-from ..weights_file import Difference, load_strictly, read_state_dict, some
+from ..weights_file import Difference, load_strictly, read_state_dict, shorten
 from .encoder import ALIGNED, CROP, MSID, PUBLISHED, Topology
 from .mapping import MappingNetwork
 
@@ -172,9 +172,9 @@ def _build(
 
 def _problem(difference: Difference) -> str:
     if difference.missing:
-        return f"it lacks {some(difference.missing)}"
+        return f"it lacks {shorten(difference.missing)}"
     if difference.unexpected:
-        return f"it has tensors that do not belong there, {some(difference.unexpected)}"
+        return f"it has tensors that do not belong there, {shorten(difference.unexpected)}"
     if difference.shapes:
         key, got, wanted = difference.shapes[0]
         return f"{key} has shape {got}, expected {wanted}"

@@ -9,7 +9,7 @@ import torch
 
 from ..errors import FlashFaceError
 from ..sites import Site
-from ..weights_file import read_state_dict, some
+from ..weights_file import read_state_dict, shorten
 
 CURRENT_STEP, CLEAN = "current step", "none"  # the noise on the photos
 KEY = re.compile(r"(input|middle|output)\.(\d+)\.(\d+)\.([kv])\.weight")
@@ -43,7 +43,7 @@ def read_face_fusion(path: str | Path) -> FaceFusionFile:
     matches = {key: KEY.fullmatch(key) for key in state}
     foreign = [key for key, match in matches.items() if match is None]
     if foreign or not state:
-        found = f"keys like {some(foreign)}" if foreign else "no tensors"
+        found = f"keys like {shorten(foreign)}" if foreign else "no tensors"
         raise FlashFaceError(
             f"{name} is no Face Fusion file: it has {found}, expected input.1.0.k.weight and the "
             "like for every cross-attention; choose a file made by training/."
@@ -57,7 +57,7 @@ def read_face_fusion(path: str | Path) -> FaceFusionFile:
     if halves := sorted(k.keys() ^ v.keys()):
         raise FlashFaceError(
             f"{name} is incomplete: k.weight or v.weight is missing at "
-            f"{some(map(_dotted, halves))}; copy or train it again."
+            f"{shorten(map(_dotted, halves))}; copy or train it again."
         )
     for site in k:
         shapes = [tuple(weight.shape) for weight in (k[site], v[site])]

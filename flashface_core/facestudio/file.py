@@ -25,7 +25,7 @@ from ..errors import FlashFaceError
 from ..face2diffusion.encoder import MSID
 from ..face2diffusion.files import build_encoder
 from ..flashface.checkpoint import REFERENCE
-from ..weights_file import Difference, load_strictly, read_state_dict, some
+from ..weights_file import Difference, load_strictly, read_state_dict, shorten
 from .condition import TOKENS, HybridCondition, TextPrior
 
 ARCFACE_WIDTH = 512
@@ -80,7 +80,7 @@ def build_facestudio(
         )
     if unknown := [key for key in state if not key.startswith(PARTS)]:
         raise FlashFaceError(
-            f"{name} has tensors that do not belong into FaceStudio's weights, {some(unknown)}; "
+            f"{name} has tensors that do not belong into FaceStudio's weights, {shorten(unknown)}; "
             f"expected {', '.join(f'{part}*' for part in PARTS)}."
         )
     parts = {
@@ -112,9 +112,9 @@ def load_part(
     def explain(difference: Difference) -> str:
         problem = ""
         if difference.missing:
-            problem = f"lacks {some(part + key for key in difference.missing)}"
+            problem = f"lacks {shorten(part + key for key in difference.missing)}"
         elif difference.unexpected:
-            unknown = some(part + key for key in difference.unexpected)
+            unknown = shorten(part + key for key in difference.unexpected)
             problem = f"has tensors that do not belong there, {unknown}"
         elif difference.shapes:
             key, got, wanted = difference.shapes[0]

@@ -12,7 +12,7 @@ import torch
 
 from ..errors import FlashFaceError
 from ..sites import Site, levels_of, site_depths
-from ..weights_file import some
+from ..weights_file import shorten
 
 ALIASES = {"encoder": "ori_encoder", "middle": "ori_middle", "decoder": "ori_decoder"}
 # ref_middle was never run (FLASHFACE.md D1): the ReferenceNet uses the target's middle.
@@ -100,7 +100,7 @@ def read_checkpoint(
         if group in (*SHARED, *REFERENCE, "ori_middle"):
             checkpoint.reference[renamed] = tensor
     if unexpected:
-        raise FlashFaceError(f"{name} has keys that FlashFace does not: {some(unexpected)}.")
+        raise FlashFaceError(f"{name} has keys that FlashFace does not: {shorten(unexpected)}.")
     _check_sites(checkpoint)
     return checkpoint
 
@@ -126,8 +126,8 @@ def _check_sites(checkpoint: Checkpoint) -> None:
         missing |= with_attention - whole
     if missing:
         raise FlashFaceError(
-            f"{checkpoint.name} is incomplete: attention is missing in parts at {some(missing)}. "
-            "Download it again, or convert it again."
+            f"{checkpoint.name} is incomplete: attention is missing in parts at "
+            f"{shorten(missing)}. Download it again, or convert it again."
         )
 
 
@@ -234,7 +234,7 @@ def _check_kind(name: str, state: Mapping[str, torch.Tensor]) -> None:
     if "model" in groups or "input_blocks" in groups or "down_blocks" in groups:
         raise FlashFaceError(
             f"{name} is a Stable Diffusion checkpoint without FlashFace's networks "
-            f"(keys like {some(state)}); load it with core's checkpoint loader, and put "
+            f"(keys like {shorten(state)}); load it with core's checkpoint loader, and put "
             "flashface.ckpt or its converted safetensors here."
         )
     known = {*SHARED, *TARGET, *REFERENCE, *ALIASES, NEVER_RUN}
@@ -243,8 +243,8 @@ def _check_kind(name: str, state: Mapping[str, torch.Tensor]) -> None:
     if missing or not groups <= known:
         raise FlashFaceError(
             f"{name} is not a whole FlashFace checkpoint: expected groups "
-            f"{', '.join((*SHARED, *TARGET, *REFERENCE))}; missing {some(missing)}, "
-            f"unexpected {some(groups - known)}."
+            f"{', '.join((*SHARED, *TARGET, *REFERENCE))}; missing {shorten(missing)}, "
+            f"unexpected {shorten(groups - known)}."
         )
     first = state.get("ori_encoder.0.weight", state.get("encoder.0.weight"))
     if first is None or first.ndim != 4 or first.shape[1] != 5:

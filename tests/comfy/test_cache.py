@@ -172,7 +172,7 @@ def test_two_loads_of_a_file_do_not_share_what_they_remember(work, checkpoint):
 
 def test_encoded_photos_keep_within_their_bound(work, vae, monkeypatch):
     whole = work.draw(identity())
-    latents = work.flashface.net._latents
+    latents = work.flashface.net.latents
     entry = latents.of(vae).bytes // 2
     monkeypatch.setattr(latents.of(vae), "max_bytes", 2 * entry)
     for seed in range(4):
@@ -187,7 +187,7 @@ def test_encoded_photos_keep_within_their_bound(work, vae, monkeypatch):
 
 def test_encoded_photos_are_bounded_from_the_start(work, vae):
     work.draw(identity())
-    bounded = work.flashface.net._latents.of(vae)
+    bounded = work.flashface.net.latents.of(vae)
     assert 0 < bounded.bytes < bounded.max_bytes <= 2**30
 
 

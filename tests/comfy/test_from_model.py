@@ -313,7 +313,7 @@ def test_through_the_nodes_photos_are_encoded_at_half_of_the_familys_size(own, c
     side = SIZE[own.family] // 8
     (person,) = features.people
     encoded = random_vae(4).encode(torch.zeros(1, 64, 64, 3))
-    scale = own.net.latent_format.process_in(encoded) / encoded
+    scale = own.net.settings.latent_format.process_in(encoded) / encoded
     assert torch.allclose(scale, torch.tensor({"SD1.5": 0.18215, "SDXL": 0.13025}[own.family]))
     assert all(r.latent.shape == (1, 4, side, side) for r in person.references)
     model = FlashFaceApply.execute(own.model, features).args[0]

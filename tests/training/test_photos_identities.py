@@ -16,7 +16,7 @@ from support.photographs import add, encoded
 from flashface_core.errors import FlashFaceError
 from flashface_core.faces.detect import InsightFaceDetector, load_detector
 from training.photos import select as selecting
-from training.photos.look import Look
+from training.photos.look import PhotoScan
 from training.photos.select import Limits, clusters, select
 
 
@@ -28,11 +28,11 @@ def faces_of(people: int, each: int, spread: float, seed: int = 0) -> np.ndarray
     return (faces / np.linalg.norm(faces, axis=1, keepdims=True)).astype(np.float32)
 
 
-def look(name: str, embedding=None, hash_seed: int = 0) -> Look:
+def look(name: str, embedding=None, hash_seed: int = 0) -> PhotoScan:
     bits = np.random.default_rng(hash_seed).bytes(32).hex()
     data = "" if embedding is None else base64.b64encode(embedding.astype("<f2").tobytes()).decode()
     eyes = ((20.0, 20.0), (30.0, 20.0))
-    return Look(name, 1, "", 1, 100, 100, (10, 10, 40, 40), eyes, 1.0, bits, bits, data)
+    return PhotoScan(name, 1, "", 1, 100, 100, (10, 10, 40, 40), eyes, 1.0, bits, bits, data)
 
 
 @pytest.mark.parametrize("spread", [0.3, 0.9, 1.2])

@@ -11,7 +11,10 @@ from flashface_pack.flashface_core.face2diffusion.encoder import (
     Topology,
     network_input,
 )
-from flashface_pack.flashface_core.face2diffusion.encoder_inputs import counted_photos, faces_seen
+from flashface_pack.flashface_core.face2diffusion.encoder_inputs import (
+    counted_photos,
+    encoder_inputs,
+)
 from flashface_pack.flashface_core.face2diffusion.files import (
     build_encoder,
     build_encoders,
@@ -170,7 +173,7 @@ def encoders():
 
 def test_an_encoder_of_crops_is_shown_padded_squares_and_no_detector_is_needed(encoders):
     photos = [photo(1), photo(2, (20, 50), weight=3.0)]
-    faces, shares = faces_seen(encoders[0], Identity(tuple(photos)), "F2D")
+    faces, shares = encoder_inputs(encoders[0], Identity(tuple(photos)), "F2D")
     squares = {one.content: pad_to_square(one.crop, IDENTITY.size) for one in photos}
     expected = network_input(torch.stack([squares[key] for key in sorted(squares)]))
     assert torch.equal(faces, expected) and faces.shape == (2, 3, 32, 32)
@@ -181,19 +184,19 @@ def test_an_encoder_of_crops_is_shown_padded_squares_and_no_detector_is_needed(e
 
 def test_an_encoder_of_aligned_faces_is_shown_these_alone(encoders):
     photos = [photo(1, aligned=True), photo(2, aligned=True)]
-    faces, shares = faces_seen(encoders[1], Identity(tuple(photos)), "F2D")
+    faces, shares = encoder_inputs(encoders[1], Identity(tuple(photos)), "F2D")
     ordered = sorted(photos, key=lambda one: one.content)
     assert torch.equal(faces, network_input(torch.stack([one.aligned for one in ordered])))
     assert shares.tolist() == [0.5, 0.5]
     missing = Identity((*photos, photo(3)))
     with pytest.raises(FlashFaceError, match="^1 of the identity's 3 photos .* which F2D needs"):
-        faces_seen(encoders[1], missing, "F2D")
+        encoder_inputs(encoders[1], missing, "F2D")
 
 
 def test_order_does_not_matter_and_photos_without_weight_do_not_count(encoders):
     photos = [photo(seed, weight=weight) for seed, weight in ((1, 1.0), (2, 2.0), (3, 0.0))]
-    one = faces_seen(encoders[0], Identity(tuple(photos)), "F2D")
-    other = faces_seen(encoders[0], Identity((photos[1], photos[0])), "F2D")
+    one = encoder_inputs(encoders[0], Identity(tuple(photos)), "F2D")
+    other = encoder_inputs(encoders[0], Identity((photos[1], photos[0])), "F2D")
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
     with pytest.raises(FlashFaceError, match="1 photos and none with a weight above 0, F2D needs"):
         counted_photos(Identity((photos[2],)), "F2D")

@@ -2,6 +2,7 @@ import pytest
 import torch
 from flashface_pack.flashface_core.features import Person, ReferenceLatent
 from flashface_pack.flashface_core.row_references import (
+    ReferenceGroup,
     RowReferences,
     StepReferences,
     add_to_rows,
@@ -14,7 +15,8 @@ SITES = [("middle", 0, 0), ("output", 3, 0), ("output", 4, 0)]
 def rows_of(strengths, levels=None, references=True, uniform=None):
     person = Person((ReferenceLatent(torch.zeros(1, 4, 8, 8), "photo", 1.0),), None)
     keys = torch.zeros(1, 4, 8)
-    step = StepReferences((person,), {site: [(0, keys, keys, 1.0)] for site in SITES})
+    group = ReferenceGroup(0, keys, keys, 1.0)
+    step = StepReferences((person,), {site: [group] for site in SITES})
     levels = levels or dict.fromkeys(SITES, 1.0)
     return RowReferences(
         torch.tensor(strengths), None, None, step if references else None, levels, uniform
@@ -24,25 +26,26 @@ def rows_of(strengths, levels=None, references=True, uniform=None):
 def test_the_index_of_the_rows_is_made_once_for_all_sites():
     """Making it at every one would be a copy to the GPU each time, which waits for it."""
     rows = rows_of([0.0, 1.2, 0.0, 0.5])
-    indexes = [rows.at(site, (4, 4))[2] for site in SITES]
+    indexes = [rows.at(site, (4, 4)) for site in SITES]
+    indexes = [seen.index for seen in indexes if seen is not None]
+    assert len(indexes) == len(SITES)
     assert indexes[0].tolist() == [1, 3]
     assert all(index is indexes[0] for index in indexes)
 
 
 def test_rows_that_see_nobody_have_no_index():
-    nobody = [], None, None
-    assert rows_of([0.0, 0.0]).at(SITES[0], (4, 4)) == nobody
-    assert rows_of([1.0], references=False).at(SITES[0], (4, 4)) == nobody
-    assert rows_of([1.0], dict.fromkeys(SITES, 0.0)).at(SITES[0], (4, 4)) == nobody
-    assert rows_of([0.0]).see_nobody and not rows_of([0.0, 1.0]).see_nobody
+    assert rows_of([0.0, 0.0]).at(SITES[0], (4, 4)) is None
+    assert rows_of([1.0], references=False).at(SITES[0], (4, 4)) is None
+    assert rows_of([1.0], dict.fromkeys(SITES, 0.0)).at(SITES[0], (4, 4)) is None
+    assert rows_of([0.0]).is_empty and not rows_of([0.0, 1.0]).is_empty
 
 
 def test_rows_whose_strength_is_known_beforehand_are_not_asked_for_it():
     """To ask a tensor on a GPU is to wait for it."""
     strengths = torch.ones(3, device="meta")  # which has no numbers
     rows = RowReferences(strengths, None, None, StepReferences((), {}), {}, uniform=1.0)
-    assert not rows.see_nobody
-    assert RowReferences(strengths, None, None, StepReferences((), {}), {}, uniform=0.0).see_nobody
+    assert not rows.is_empty
+    assert RowReferences(strengths, None, None, StepReferences((), {}), {}, uniform=0.0).is_empty
     with pytest.raises(NotImplementedError):
         RowReferences(strengths, None, None, StepReferences((), {}), {})
 

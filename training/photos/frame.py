@@ -8,7 +8,7 @@ from PIL import Image
 
 from flashface_core.faces.crop import pad_to_square
 
-from .look import Look, read_picture
+from .look import PhotoScan, read_picture
 from .sources import Photo
 
 
@@ -21,7 +21,7 @@ class Framed(NamedTuple):
     box: tuple[float, float, float, float]
 
 
-def frame(photo: Photo, look: Look, size: int, face_size: int) -> Framed:
+def frame(photo: Photo, look: PhotoScan, size: int, face_size: int) -> Framed:
     picture = read_picture(photo.picture)
     left, top, side = square_around(picture.width, picture.height, look.box)
     cut = picture.resize(

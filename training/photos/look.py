@@ -22,7 +22,7 @@ HASH_SIDE = 16  # 256 bits: of faces of two people at least 20 % differ, on 100 
 
 
 @dataclass(frozen=True)
-class Look:
+class PhotoScan:
     """One line of the progress file.
 
     size: bytes of the picture file. error: why it cannot be read. faces: how many were found; the
@@ -49,7 +49,7 @@ class Look:
         return crop_face(pixels, (x1, y1, x2, y2), ((left[0], left[1]), (right[0], right[1])))
 
 
-def look_at(photo: Photo, detector: Detector) -> Look:
+def look_at(photo: Photo, detector: Detector) -> PhotoScan:
     """Never raises for a bad picture: the result says what is wrong with it."""
     name, size = photo.name, photo.picture.size
     try:
@@ -57,18 +57,18 @@ def look_at(photo: Photo, detector: Detector) -> Look:
     except Exception as error:  # Pillow's formats raise errors of every kind for damaged data
         # An address in memory would make two runs differ.
         reason = re.sub(r" <[^>]* at 0x[0-9a-f]+>", "", f"{type(error).__name__}: {error}")
-        return Look(name, size, error=reason)
+        return PhotoScan(name, size, error=reason)
     pixels = torch.from_numpy(np.array(picture))
     found = detector.find(pixels)
     if len(found) != 1:
-        return Look(name, size, faces=len(found))
+        return PhotoScan(name, size, faces=len(found))
     (face,) = found
     crop = crop_face(pixels, face.box, face.eyes)
     embedding = ""
     if detector.can_embed:
         values = detector.embed(pixels, face).astype("<f2")
         embedding = base64.b64encode(values.tobytes()).decode("ascii")
-    return Look(
+    return PhotoScan(
         name,
         size,
         faces=1,
@@ -109,7 +109,7 @@ def hash_bits(hashes: list[str]) -> np.ndarray:
     return np.unpackbits(rows.reshape(len(hashes), -1), axis=1)
 
 
-def embeddings(looks: list[Look]) -> np.ndarray:
+def embeddings(looks: list[PhotoScan]) -> np.ndarray:
     """Unit vectors, float32 (N, D)."""
     values = np.stack(
         [np.frombuffer(base64.b64decode(look.embedding), dtype="<f2") for look in looks]
@@ -117,7 +117,7 @@ def embeddings(looks: list[Look]) -> np.ndarray:
     return values / np.linalg.norm(values, axis=1, keepdims=True).clip(1e-12)
 
 
-def read_looks(path: Path) -> dict[tuple[str, int], Look]:
+def read_looks(path: Path) -> dict[tuple[str, int], PhotoScan]:
     """The looks of an earlier run by name and size; a line that a kill cut short is removed."""
     if not path.exists():
         return {}
@@ -129,7 +129,7 @@ def read_looks(path: Path) -> dict[tuple[str, int], Look]:
             values = json.loads(line)
             values["box"] = tuple(values["box"])
             values["eyes"] = tuple(tuple(eye) for eye in values["eyes"])
-            look = Look(**values)
+            look = PhotoScan(**values)
             looks[look.name, look.size] = look
             whole += len(line)
     if whole != path.stat().st_size:
@@ -138,7 +138,7 @@ def read_looks(path: Path) -> dict[tuple[str, int], Look]:
     return looks
 
 
-def look_at_all(photos: Iterable[Photo], detector: Detector, progress: Path) -> Iterator[Look]:
+def look_at_all(photos: Iterable[Photo], detector: Detector, progress: Path) -> Iterator[PhotoScan]:
     """Looks in the order of the photos; each new one is added to the file `progress` at once."""
     known = read_looks(progress)
     with open(progress, "a", encoding="utf-8", newline="\n", buffering=1) as file:

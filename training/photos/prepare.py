@@ -29,7 +29,7 @@ from flashface_core.faces.face import Detector
 
 from .dataset import INDEX, LATENTS
 from .frame import frame
-from .look import Look, look_at_all
+from .look import PhotoScan, look_at_all
 from .select import BROKEN_SHARD, DEFAULT_LIMITS, REASONS, Dropped, Limits, Selection, select
 from .shards import write_shard
 from .sources import Photo, open_source
@@ -85,7 +85,7 @@ def prepare(
 
 
 def _entries(
-    rows: list[tuple[str, Photo, Look]], first: int, size: int, face_size: int
+    rows: list[tuple[str, Photo, PhotoScan]], first: int, size: int, face_size: int
 ) -> Iterator[tuple[str, dict[str, bytes]]]:
     for number, (person, photo, look) in enumerate(rows, first):
         framed = frame(photo, look, size, face_size)

@@ -10,7 +10,7 @@ from scipy.spatial.distance import pdist
 
 from flashface_core.errors import FlashFaceError
 
-from .look import Look, embeddings, hash_bits
+from .look import PhotoScan, embeddings, hash_bits
 
 UNREADABLE, NO_FACE, SEVERAL_FACES = "unreadable file", "no face", "several faces"
 TOO_SMALL, STRANGER = "face too small", "stranger in folder"
@@ -56,11 +56,11 @@ class Dropped(NamedTuple):
 class Selection(NamedTuple):
     """people: at least two looks each, by person; dropped: everything else."""
 
-    people: dict[str, list[Look]]
+    people: dict[str, list[PhotoScan]]
     dropped: list[Dropped]
 
 
-def select(looks: list[Look], persons: list[str | None], limits: Limits) -> Selection:
+def select(looks: list[PhotoScan], persons: list[str | None], limits: Limits) -> Selection:
     """looks and the persons they belong to (None: found by clustering), in the source's order.
 
     Raises FlashFaceError for photographs of nobody without embeddings.
@@ -89,7 +89,7 @@ def select(looks: list[Look], persons: list[str | None], limits: Limits) -> Sele
     return Selection(selected, sorted(dropped, key=lambda one: order[one.name]))
 
 
-def unusable(look: Look, limits: Limits) -> tuple[str, str] | None:
+def unusable(look: PhotoScan, limits: Limits) -> tuple[str, str] | None:
     """Reason and detail; None for a photograph with one face that is large enough."""
     if look.error:
         return UNREADABLE, look.error
@@ -104,7 +104,7 @@ def unusable(look: Look, limits: Limits) -> tuple[str, str] | None:
     return None
 
 
-def _people_among(looks: list[Look], limits: Limits) -> dict[str, list[Look]]:
+def _people_among(looks: list[PhotoScan], limits: Limits) -> dict[str, list[PhotoScan]]:
     if not looks:
         return {}
     if not all(look.embedding for look in looks):
@@ -113,13 +113,15 @@ def _people_among(looks: list[Look], limits: Limits) -> dict[str, list[Look]]:
             "person's photographs into a folder of their own, or give an InsightFace model pack "
             "with --model-pack."
         )
-    people: dict[str, list[Look]] = {}  # no folder can have such a name
+    people: dict[str, list[PhotoScan]] = {}  # no folder can have such a name
     for look, label in zip(looks, clusters(embeddings(looks), limits.same_person), strict=True):
         people.setdefault(f"unnamed/{label:06d}", []).append(look)
     return people
 
 
-def without_strangers(looks: list[Look], limits: Limits) -> tuple[list[Look], list[Look]]:
+def without_strangers(
+    looks: list[PhotoScan], limits: Limits
+) -> tuple[list[PhotoScan], list[PhotoScan]]:
     """The largest cluster of a person's faces, and the rest; without embeddings all are kept."""
     if not all(look.embedding for look in looks):
         return looks, []
@@ -168,8 +170,8 @@ def _near_components(faces: np.ndarray, cosine: float) -> np.ndarray:
 
 
 def without_near_duplicates(
-    looks: list[Look], limits: Limits
-) -> tuple[list[Look], list[tuple[Look, Look]]]:
+    looks: list[PhotoScan], limits: Limits
+) -> tuple[list[PhotoScan], list[tuple[PhotoScan, PhotoScan]]]:
     """No two of those kept are alike, so any may be the reference of any other; and the pairs
     (dropped, kept one that it is like). Larger faces are kept first."""
     if len(looks) < 2:

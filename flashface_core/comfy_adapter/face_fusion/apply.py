@@ -5,6 +5,7 @@ none where nobody is seen. So the plain MODEL is the plain MODEL to the bit.
 """
 
 import math
+from dataclasses import replace
 
 import torch
 from comfy.patcher_extension import WrappersMP
@@ -22,7 +23,7 @@ from ..schedule import sigmas_between
 from ..step import System
 from ..unet import PatchSet, site_of, transformer_block
 from ..untraced import with_actions
-from .photos import AS_TRAINED, TRAINING_FREE, FusionNet, FusionPhotos
+from .photos import AS_TRAINED, CALLED, TRAINING_FREE, FusionNet, FusionPhotos
 
 NODE = "Face Fusion Apply"
 FACE_FUSION = System("face_fusion", NODE)
@@ -53,9 +54,10 @@ def apply_fusion(
     shape = shape_of(model, NODE, with_encoder=True)
     _check_fit(model, shape, photos)
     settings = live_settings(model, shape, fusion.name)
-    if fusion.reference_size is not None:
-        settings["reference_size"] = fusion.reference_size
-    net = FusionNet(fusion, reference_noise, **settings)
+    size = fusion.reference_size or settings.reference_size
+    reader = replace(settings.reader, **CALLED)
+    settings = replace(settings, reader=reader, reference_size=size)
+    net = FusionNet(fusion, reference_noise, shape, settings)
     features = net.encode(photos.identity, photos.vae, photos.text)
     model = model.clone()
     if strength == 0 or not features.has_effect:
@@ -109,7 +111,7 @@ def _check_fit(model, shape: Shape, photos: FusionPhotos) -> None:
 def make_attach_rows(strength: float) -> AttachRows:
     def attach_rows(options: dict, rows: RowReferences, unet) -> dict:
         """transformer_options of one UNet call, with the patches that let its rows see faces."""
-        if rows.see_nobody:
+        if rows.is_empty:
             return options
         patches = make_fusion_patches(rows, unet, strength)
         lists = dict(options.get("patches", {}))
@@ -127,9 +129,10 @@ def make_fusion_patches(rows: RowReferences, unet, strength: float) -> PatchSet:
         out, *inputs = tensors
         site = site_of(extra_options)
         size = tuple(extra_options["activations_shape"][-2:])
-        references, _, index = rows.at(site, size)
-        if index is None:
+        seen = rows.at(site, size)
+        if seen is None:
             return out
+        references, _, index = seen
         check_attention(NODE, rows.count, inputs[0], inputs[1], out)
         n, context, value = (take_rows(tensor, index) for tensor in inputs)
         attn2 = transformer_block(unet, site).attn2

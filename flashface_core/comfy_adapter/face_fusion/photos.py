@@ -16,15 +16,16 @@ from ...faces.crop import pad_to_square
 from ...features import KeysValues, Person, ReferenceLatent
 from ...people.identity import FaceReference, Identity, IdentityGroup
 from ...sites import Site, site_name
-from ..flashface.from_model import FAMILIES, LiveReferenceNet
+from ..flashface.from_model import FAMILIES, LiveReferenceNet, Shape
 from ..patcher import loaded_by, make_patcher
-from ..photo_encoder import LatentCaches, PhotoEncoder
+from ..photo_encoder import EncoderSettings, LatentCaches, Reader, check_inputs
 from ..unet import transformer_block
 from ..untraced import plain_unet
 
 TRAINING_FREE = "none (training-free)"
 AS_TRAINED = "as trained"
 REFERENCE_NOISES = [AS_TRAINED, CURRENT_STEP, CLEAN]
+CALLED = {"system": "Face Fusion", "prompt": "The text"}  # in messages
 
 
 class FaceFusion:
@@ -107,17 +108,9 @@ def collect_photos(
             f"The text is {width} wide, and Face Fusion works with SD1.5 (768) and SDXL (2048); "
             "encode it with the CLIP of the MODEL that is sampled."
         )
-    family = FAMILIES[width]
-    encoder = FusionEncoder(
-        fusion.name, {}, torch.float32, width, family.reference_size, family.name
-    )
-    encoder.check(identity, vae, text)
+    reader = Reader(fusion.name, width, FAMILIES[width].name, **CALLED)
+    check_inputs(reader, identity, vae, text)
     return FusionPhotos(fusion, identity, vae, text)
-
-
-class FusionEncoder(PhotoEncoder):
-    reader = "Face Fusion"
-    prompt = "The text"
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +120,7 @@ class FusionPhoto(ReferenceLatent):
     face: torch.Tensor
 
 
-class FusionNet(FusionEncoder, LiveReferenceNet):
+class FusionNet(LiveReferenceNet):
     """The sampled UNet's hidden states of the photos, at every cross-attention.
 
     noise: CURRENT_STEP: photos are noised to the step's noise level; CLEAN: they are not, and are
@@ -136,14 +129,14 @@ class FusionNet(FusionEncoder, LiveReferenceNet):
 
     reads = "attn2"
 
-    def __init__(self, fusion: FaceFusion, noise: str, **settings) -> None:
-        super().__init__(**settings)
-        if noise == AS_TRAINED:
-            noise = fusion.reference_noise
-        self.fusion, self.noise = fusion, noise
-        self._latents = fusion.latents(self.reference_size, self.shape.latents)
+    def __init__(
+        self, fusion: FaceFusion, noise: str, shape: Shape, settings: EncoderSettings
+    ) -> None:
+        super().__init__(shape, settings, fusion.latents(settings.reference_size, shape.latents))
+        self.fusion = fusion
+        self.noise = fusion.reference_noise if noise == AS_TRAINED else noise
 
-    def seen_at(self, timestep: float) -> float:
+    def reference_timestep(self, timestep: float) -> float:
         return timestep if self.noise == CURRENT_STEP else 0.0
 
     def _person(self, identity: Identity, vae) -> Person:

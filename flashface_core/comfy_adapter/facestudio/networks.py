@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import normalize
 
 from ...errors import FlashFaceError
-from ...face2diffusion.encoder_inputs import counted_photos, faces_seen
+from ...face2diffusion.encoder_inputs import counted_photos, encoder_inputs
 from ...faces.crop import photo_to_uint8
 from ...faces.face import Detector
 from ...facestudio.condition import HybridCondition, TextPrior, join_tokens, mix_faces, paint_out
@@ -127,7 +127,7 @@ class FaceStudio(ManagedNetworks[Networks]):
             photos = counted_photos(person, "FaceStudio")
             faces = self._arcface(photos, detector)
             return mix_faces(faces, [photo.weight for photo in photos])
-        seen, shares = faces_seen(encoder, person, "FaceStudio")
+        seen, shares = encoder_inputs(encoder, person, "FaceStudio")
         vectors = self._loaded().face_encoder(seen.to(self.patcher.load_device))  # pyright: ignore
         return mix_faces(normalize(vectors).cpu(), shares.tolist())
 

@@ -1,13 +1,16 @@
 """FlashFaceApply: features and guidance onto a MODEL, as patches and wrappers of a clone."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from functools import partial
+from typing import Any, Protocol
 
 from comfy.patcher_extension import WrappersMP
 
 from ...errors import FlashFaceError
 from ...features import FaceFeatures
 from ...flashface.guidance import Guidance, plan_step
+from ...row_references import RowReferences
+from ...sites import Site
 from ..patcher import make_memory_estimate
 from ..reference_branch import add_reference_branch
 from ..row_conds import make_piece_conds, make_row_data
@@ -15,8 +18,28 @@ from ..sampling import check_timesteps, make_predict_noise, make_run
 from ..schedule import sigmas_between
 from ..step import FLASHFACE
 from ..unet import KEY
-from .attach import attach_reference_net, attach_rows, check_fit
-from .from_model import LiveReferenceNet, attach_extra_keys, attach_extra_rows, check_shape
+
+
+class AttachedNet(Protocol):
+    """What Apply asks of a REFERENCE_NET."""
+
+    @property
+    def levels(self) -> Mapping[Site, str]:
+        """Coarse, medium or fine, by attention site."""
+        ...
+
+    def check_fit(self, model) -> None:
+        """Raises FlashFaceError when features of it do not fit MODEL."""
+        ...
+
+    def attach(self, model, features: FaceFeatures) -> Any:
+        """A clone of MODEL whose attention can see references."""
+        ...
+
+    @staticmethod
+    def attach_rows(options: dict, rows: RowReferences, unet: Any) -> dict:
+        """transformer_options of one UNet call whose rows see references."""
+        ...
 
 
 def apply_features(model, features: FaceFeatures, guidance: Guidance):
@@ -24,23 +47,17 @@ def apply_features(model, features: FaceFeatures, guidance: Guidance):
 
     Raises FlashFaceError when features and MODEL do not fit, or MODEL carries features already.
     """
-    net = features.net
-    check: Callable
-    attach: Callable
-    if isinstance(net, LiveReferenceNet):
-        check, attach, attach_row_data = check_shape, attach_extra_keys, attach_extra_rows
-    else:
-        check, attach, attach_row_data = check_fit, attach_reference_net, attach_rows
+    net: AttachedNet = features.net
     attachment = model.get_attachment(KEY)
     if attachment is not None and attachment.features is not None:
         raise FlashFaceError(
             "MODEL already carries face features from another FlashFace Apply; for several people "
             "join their identities with FlashFace Identity Group and apply once."
         )
-    check(model, net)
+    net.check_fit(model)
     if guidance.is_off:
         return model.clone()
-    model = attach(model, net, features)
+    model = net.attach(model, features)
     if not features.has_effect:
         return model
     check_timesteps(FLASHFACE.node, model.get_model_object("model_sampling"))
@@ -53,7 +70,7 @@ def apply_features(model, features: FaceFeatures, guidance: Guidance):
         (WrappersMP.PREDICT_NOISE, make_predict_noise(FLASHFACE, features, plan, window)),
         (WrappersMP.CALC_COND_BATCH, add_reference_branch),
         (WrappersMP.CALC_COND_BATCH, make_piece_conds(FLASHFACE)),
-        (WrappersMP.APPLY_MODEL, make_row_data(FLASHFACE, levels, attach_row_data)),
+        (WrappersMP.APPLY_MODEL, make_row_data(FLASHFACE, levels, net.attach_rows)),
     ):
         model.add_wrapper_with_key(kind, KEY, wrapper)
     return model

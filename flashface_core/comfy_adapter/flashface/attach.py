@@ -1,7 +1,7 @@
 """The patches that make a MODEL carry reference attention, and the check that they fit it."""
 
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import WrappersMP
@@ -22,13 +22,15 @@ from ..unet import (
     transformer_blocks,
 )
 from ..untraced import make_announcement, run_action
-from .reference_net import ReferenceNet
+
+if TYPE_CHECKING:
+    from .reference_net import ReferenceNet
 
 ROWS = "flashface_rows"
 Y = "flashface_y"
 
 
-def attach_reference_net(model, net: ReferenceNet, features: FaceFeatures | None = None):
+def attach_reference_net(model, net: "ReferenceNet", features: FaceFeatures | None = None):
     """A clone of MODEL with the reference attention of `net` (in place of another set of it)."""
     model = model.clone()
     previous: Attachment | None = model.get_attachment(KEY)
@@ -56,11 +58,11 @@ def make_reference_attention(network: ReferenceNetwork) -> PatchSet:
         attention = network.attention_at(site)
         rows: RowReferences | None = extra_options.get(ROWS)
         core_attention = partial(optimized_attention, transformer_options=extra_options)
-        if rows is None:
-            return x + attention(y, attention=core_attention)
         size = tuple(extra_options["activations_shape"][-2:])
-        references, strength, index = rows.at(site, size)
-        return x + attention(y, references, strength, index, core_attention)
+        seen = None if rows is None else rows.at(site, size)
+        if seen is None:
+            return x + attention(y, attention=core_attention)
+        return x + attention(y, *seen, attention=core_attention)
 
     return make_middle_patches("flashface_attention", Y, network.sites, add_reference_attention)
 
@@ -89,7 +91,7 @@ def make_position(network: ReferenceNetwork) -> PatchSet:
     return PatchSet({"input_block_patch": act}, {name: add_position})
 
 
-def check_fit(model, net: ReferenceNet) -> None:
+def check_fit(model, net: "ReferenceNet") -> None:
     """Raises FlashFaceError when the reference attention does not fit MODEL's UNet, or when MODEL
     has that of other weights."""
     unet = model.model.diffusion_model

@@ -25,7 +25,7 @@ from ...row_references import (
     take_rows,
 )
 from ...sites import Site, levels_of, site_depths
-from ..photo_encoder import PhotoEncoder
+from ..photo_encoder import EncoderSettings, LatentCaches, PhotoEncoder, Reader
 from ..unet import (
     KEY,
     UNET,
@@ -110,9 +110,24 @@ class LiveReferenceNet(PhotoEncoder):
 
     reads = "attn1"
 
-    def __init__(self, shape: Shape, **kwargs) -> None:
-        super().__init__(**kwargs)
+    def __init__(
+        self, shape: Shape, settings: EncoderSettings, latents: LatentCaches | None = None
+    ) -> None:
+        super().__init__(settings, latents)
         self.shape = shape
+
+    def check_fit(self, model) -> None:
+        """Raises FlashFaceError when MODEL is not of the shape that features were made for."""
+        check_shape(model, self)
+
+    def attach(self, model, features: FaceFeatures):
+        """A clone of MODEL whose self-attention sees the references."""
+        return attach_extra_keys(model, self, features)
+
+    @staticmethod
+    def attach_rows(options: dict, rows: RowReferences, unet: Any) -> dict:
+        """transformer_options of one UNet call for these patches."""
+        return {**options, ROWS: rows, UNET: unet}
 
     def encode(self, identity, vae, negative, sigmas=None) -> FaceFeatures:
         """As every REFERENCE_NET does; SDXL's takes the pooled part of the negative prompt too."""
@@ -121,9 +136,10 @@ class LiveReferenceNet(PhotoEncoder):
             return features
         pooled = negative[0][1].get("pooled_output")
         if pooled is None:
+            reader = self.settings.reader
             raise FlashFaceError(
-                f"{self.prompt} has no pooled output, which {self.family} needs; encode it with "
-                f"CLIP Text Encode and an {self.family} CLIP."
+                f"{reader.prompt} has no pooled output, which {reader.family} needs; encode it "
+                f"with CLIP Text Encode and an {reader.family} CLIP."
             )
         return replace(features, pooled=pooled.detach().float().cpu())
 
@@ -203,28 +219,24 @@ class LiveReferenceNet(PhotoEncoder):
 
 def reference_net_from_model(model) -> LiveReferenceNet:
     """Raises FlashFaceError for a MODEL that is neither SD1.5 nor SDXL."""
-    return LiveReferenceNet(
-        **live_settings(model, shape_of(model), "FlashFace ReferenceNet from Model")
-    )
+    shape = shape_of(model)
+    return LiveReferenceNet(shape, live_settings(model, shape, "FlashFace ReferenceNet from Model"))
 
 
-def live_settings(model, shape: Shape, name: str) -> dict[str, Any]:
-    """What LiveReferenceNet is made with.
+def live_settings(model, shape: Shape, name: str) -> EncoderSettings:
+    """Of a LiveReferenceNet for MODEL.
 
     reference_size: that of the reference attention that MODEL carries, or its family's.
     """
     family = FAMILIES[shape.context_width]
     attachment: Attachment | None = model.get_attachment(KEY)
     carried = None if attachment is None else attachment.net
-    return dict(
-        shape=shape,
-        name=f"{name} ({family.name})",
-        levels=levels_of(shape.depths),
-        compute_dtype=model.model.manual_cast_dtype or model.model.get_dtype(),
-        context_width=shape.context_width,
-        reference_size=family.reference_size if carried is None else carried.reference_size,
-        family=family.name,
-        latent_format=model.get_model_object("latent_format"),
+    return EncoderSettings(
+        Reader(f"{name} ({family.name})", shape.context_width, family.name),
+        levels_of(shape.depths),
+        model.model.manual_cast_dtype or model.model.get_dtype(),
+        family.reference_size if carried is None else carried.reference_size,
+        model.get_model_object("latent_format"),
     )
 
 
@@ -263,11 +275,6 @@ def attach_extra_keys(model, net: LiveReferenceNet, features: FaceFeatures):
     return model
 
 
-def attach_extra_rows(options: dict, rows: RowReferences, unet: Any) -> dict:
-    """transformer_options of one UNet call for these patches."""
-    return {**options, ROWS: rows, UNET: unet}
-
-
 def make_extra_keys(sites: Mapping[Site, Any]) -> PatchSet:
     """The patches that give self-attention the references of each row as extra keys."""
 
@@ -278,14 +285,15 @@ def make_extra_keys(sites: Mapping[Site, Any]) -> PatchSet:
             return x
         site = site_of(extra_options)
         size = tuple(extra_options["activations_shape"][-2:])
-        references, strength, index = rows.at(site, size)
-        if strength is None or index is None:
+        seen = rows.at(site, size)
+        if seen is None:
             return x
+        references, strength, index = seen
         attn1 = transformer_block(extra_options[UNET], site).attn1
         attention = SelfAttention(
             attn1.to_q, attn1.to_k, attn1.to_v, attn1.to_out, heads=attn1.heads
         )
-        seen = add_extra_keys(attention, take_rows(y, index), references, strength)
-        return add_to_rows(x, index, seen)
+        change = add_extra_keys(attention, take_rows(y, index), references, strength)
+        return add_to_rows(x, index, change)
 
     return make_middle_patches("flashface_extra_keys", Y, sites, see_references)

@@ -16,9 +16,9 @@ from ...errors import FlashFaceError
 from ...flashface.checkpoint import Checkpoint, read_checkpoint, site_levels
 from ...flashface.reference_net import ReferenceNetwork
 from ...sites import site_name
-from ...weights_file import Difference, load_strictly, read_state_dict, some
+from ...weights_file import Difference, load_strictly, read_state_dict, shorten
 from ..patcher import loaded_by, make_patcher
-from .attach import attach_reference_net
+from ..photo_encoder import EncoderSettings, Reader
 from .reference_net import ReferenceNet
 
 WEIGHT_DTYPES = {
@@ -60,16 +60,17 @@ def build_flashface(checkpoint: Checkpoint, weight_dtype: str = "default"):
     settings = _settings(checkpoint, weight_dtype)
     model = _build_target(checkpoint, settings)
     net = ReferenceNet(
-        name=checkpoint.name,
+        EncoderSettings(
+            Reader(checkpoint.name, settings.model_config.unet_config["context_dim"]),
+            site_levels(checkpoint),
+            settings.compute_dtype,
+            checkpoint.reference_size,
+        ),
         patcher=_build_network(checkpoint, settings),
-        levels=site_levels(checkpoint),
-        compute_dtype=settings.compute_dtype,
-        context_width=settings.model_config.unet_config["context_dim"],
-        reference_size=checkpoint.reference_size,
         picture_size=checkpoint.picture_size,
         fingerprint=_fingerprint(checkpoint),
     )
-    return attach_reference_net(model, net), net
+    return net.attach(model), net
 
 
 def _read(path: str | Path) -> Checkpoint:
@@ -122,7 +123,7 @@ def _model_config(checkpoint: Checkpoint):
         different = [key for key in config if config[key] != other.get(key)]
         raise FlashFaceError(
             f"{checkpoint.name} is incomplete: target and ReferenceNet differ in "
-            f"{some(different)}. Download it again, or convert it again."
+            f"{shorten(different)}. Download it again, or convert it again."
         )
     model_config = comfy.supported_models.SD15(config)
     model_config.unet_config["num_heads"] = checkpoint.heads
@@ -172,8 +173,9 @@ def _load(module: torch.nn.Module, state: dict, name: str, patcher) -> None:
     def explain(difference: Difference) -> str:
         if difference.missing or difference.unexpected:
             return (
-                f"{name} is not a whole FlashFace checkpoint: missing {some(difference.missing)}; "
-                f"unexpected {some(difference.unexpected)}. Download it again, or convert it again."
+                f"{name} is not a whole FlashFace checkpoint: missing "
+                f"{shorten(difference.missing)}; unexpected {shorten(difference.unexpected)}. "
+                "Download it again, or convert it again."
             )
         if difference.shapes:
             key, got, wanted = min(difference.shapes)

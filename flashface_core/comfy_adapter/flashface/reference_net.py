@@ -8,7 +8,8 @@ import torch
 from ...features import FaceFeatures, FeatureCache, KeysValues, ReferenceLatent
 from ...flashface.reference_net import ReferenceNetwork
 from ...row_references import StepReferences, gather_references
-from ..photo_encoder import PhotoEncoder
+from ..photo_encoder import EncoderSettings, PhotoEncoder
+from .attach import attach_reference_net, attach_rows, check_fit
 
 # In main memory; 4 references and 30 steps take 0.64 GB in fp16 at SD1.5's size.
 CACHE_BYTES = 2 * 1024**3
@@ -21,8 +22,10 @@ class ReferenceNet(PhotoEncoder):
     picture_size: pixels it was trained on. fingerprint: equal for equal checkpoints.
     """
 
-    def __init__(self, *args, patcher, picture_size: int, fingerprint: str, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self, settings: EncoderSettings, patcher, picture_size: int, fingerprint: str
+    ) -> None:
+        super().__init__(settings)
         self.patcher = patcher
         self.picture_size = picture_size
         self.fingerprint = fingerprint
@@ -30,6 +33,16 @@ class ReferenceNet(PhotoEncoder):
 
     def get_models(self) -> list:
         return [self.patcher]
+
+    def check_fit(self, model) -> None:
+        """Raises FlashFaceError when the reference attention does not fit MODEL's UNet."""
+        check_fit(model, self)
+
+    def attach(self, model, features: FaceFeatures | None = None):
+        """A clone of MODEL with this reference attention."""
+        return attach_reference_net(model, self, features)
+
+    attach_rows = staticmethod(attach_rows)
 
     @property
     def network(self) -> ReferenceNetwork:
