@@ -16,14 +16,3 @@ def class_guided_target(
     it under the class prompt. face: (B, 1, h, w) in 0..1. No gradient flows into either.
     """
     return (noise * face + class_prediction * (1 - face)).detach()
-
-
-def class_guided_loss(
-    prediction: torch.Tensor,
-    noise: torch.Tensor,
-    class_prediction: torch.Tensor,
-    face: torch.Tensor,
-) -> torch.Tensor:
-    """Mean squared error of the prediction (B, 4, h, w) under "a photo of S*": a scalar."""
-    target = class_guided_target(noise, class_prediction, face)
-    return torch.nn.functional.mse_loss(prediction, target)

@@ -12,7 +12,7 @@ A reconstruction from the abstract of Mohamed, Han and Li (arXiv 2409.19111) and
 neither full text nor code nor weights were to be had, and s is an addition.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,9 +20,7 @@ from torch import nn
 from torch.nn.functional import adaptive_max_pool2d, scaled_dot_product_attention
 
 from ..errors import FlashFaceError
-from ..softmax import Attention, ReferenceKeys, attend, join_heads, reference_pull, split_heads
-
-Project = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+from ..softmax import ReferenceKeys, attend, join_heads, reference_pull, split_heads
 
 
 class FaceProjection(nn.Module):
@@ -50,58 +48,6 @@ def face_tokens(faces: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return adaptive_max_pool2d(faces.float()[:, None], size).flatten(1) > 0.5
 
 
-def person_keys(
-    project: Project,
-    features: torch.Tensor,
-    faces: torch.Tensor | None,
-    weights: Sequence[float],
-    covered: torch.Tensor | None = None,
-    tokens: torch.Tensor | None = None,
-) -> list[ReferenceKeys]:
-    """One person's keys and values at one layer; photos that weigh the same are one entry.
-
-    project: W'_k and W'_v. features: (N, L, C), the hidden states that cross-attention reads
-    (after norm2). faces: bool (N, L) of `face_tokens`, or None for all. weights: one per photo,
-    times the person's strength; photos of weight 0 are left out. covered, tokens: the region, as
-    in ReferenceKeys. Raises FlashFaceError for a negative weight and when the counts differ.
-    """
-    if len(features) != len(weights) or any(weight < 0 for weight in weights):
-        raise FlashFaceError(
-            f"{len(features)} references were given the weights {list(weights)}; every one needs "
-            "a weight of 0 or more."
-        )
-    entries = []
-    for weight in sorted({weight for weight in weights if weight > 0}):
-        same = [i for i, other in enumerate(weights) if other == weight]
-        chosen = features[same].flatten(0, 1) if faces is None else features[same][faces[same]]
-        if len(chosen):
-            entries.append(ReferenceKeys(*project(chosen[None]), weight, covered, tokens))
-    return entries
-
-
-def fuse(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    references: Sequence[ReferenceKeys],
-    strength: float,
-    heads: int,
-    attention: Attention | None = None,
-) -> torch.Tensor:
-    """Cross-attention with faces, (B, L, C), before the output projection.
-
-    q: (B, L, C); k, v: (B, T, C) of the text, all of them the model's own. references: of
-    everyone, for these rows (the unconditional ones see none). strength: s, 0 or more; 1 is the
-    formula, 0 is exactly the plain attention, and so is every query that no person covers.
-    attention: core's attention(q, k, v, heads). Raises FlashFaceError for a negative strength.
-    """
-    change = fusion_change(q, k, v, references, strength, heads)
-    if attention is not None:
-        return attention(q, k, v, heads) + change
-    out, _ = attend(*(split_heads(tensor, heads) for tensor in (q, k, v)))
-    return join_heads(out) + change
-
-
 def fusion_change(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -110,11 +56,14 @@ def fusion_change(
     strength: float,
     heads: int,
 ) -> torch.Tensor:
-    """What the faces change: `fuse` without the plain attention, which may have run already.
+    """What the faces change in cross-attention, (B, L, C), before the output projection.
 
-    Through the weight of the output projection, without its bias, it is what they add to the
-    block. Exactly 0 at strength 0 and where no person covers the query. Text keys are attended to
-    a second time for it; they are few. Raises FlashFaceError for a negative strength.
+    q: (B, L, C); k, v: (B, T, C) of the text, all of them the model's own. references: of
+    everyone, for these rows (the unconditional ones see none). strength: s, 0 or more; 1 is the
+    formula. To be added to the plain attention, which may have run already: through the weight of
+    the output projection, without its bias, it is what they add to the block. Exactly 0 at
+    strength 0 and where no person covers the query. Text keys are attended to a second time for
+    it; they are few. Raises FlashFaceError for a negative strength.
     """
     if strength < 0:
         raise FlashFaceError(f"Face Fusion's strength is {strength:g}; it must be 0 or more.")

@@ -7,9 +7,7 @@ import torch
 from flashface_pack.flashface_core.face_fusion.fusion import (
     FaceProjection,
     face_tokens,
-    fuse,
     fuse_rows,
-    person_keys,
 )
 from flashface_pack.flashface_core.facestudio.condition import (
     HybridCondition,
@@ -17,6 +15,7 @@ from flashface_pack.flashface_core.facestudio.condition import (
     join_tokens,
     mix_faces,
 )
+from support.fused import fuse, person_keys
 from support.golden import golden_files
 from support.harness import relative_error
 
@@ -85,11 +84,9 @@ def face_fusion(data):
         entries = []
         for person, region in enumerate(regions):
             photos = owner == person
-            covered = region[None] if with_regions else None
-            tokens = region.nonzero()[:, 0] if with_regions else None
             weights = [1.0] * int(photos.sum())
             chosen = features[photos], faces[photos]
-            entries += person_keys(project, *chosen, weights, covered, tokens)
+            entries += person_keys(project, *chosen, weights, region if with_regions else None)
         return entries
 
     check("text_only", fuse(q, k, v, [], 1.0, HEADS), data["text_only"])

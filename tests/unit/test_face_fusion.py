@@ -6,14 +6,12 @@ from flashface_pack.flashface_core.errors import FlashFaceError
 from flashface_pack.flashface_core.face_fusion.fusion import (
     FaceProjection,
     face_tokens,
-    fuse,
     fuse_rows,
     fusion_change,
-    person_keys,
 )
 from flashface_pack.flashface_core.people.identity import FaceReference, Identity
 from flashface_pack.flashface_core.people.mix import mix_identities
-from torch.nn.functional import scaled_dot_product_attention
+from support.fused import core_attention, fuse, person_keys
 
 WIDTH, HEADS, LENGTH, TEXT, PHOTOS, SEEN = 32, 4, 48, 7, 3, 20
 
@@ -40,11 +38,6 @@ def photos():
     return torch.randn(PHOTOS, SEEN, WIDTH), torch.rand(PHOTOS, SEEN) > 0.4
 
 
-def core_attention(q, k, v, heads):
-    q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
-    return scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-
-
 def direct(q, k, v, project, features, faces, logs, seen):
     """The formula as it stands, in float64. logs: bias per photo; seen: bool (L, photos)."""
     face_k, face_v = (t.expand(len(q), -1, -1) for t in project(features.flatten(0, 1)[None]))
@@ -59,8 +52,8 @@ def direct(q, k, v, project, features, faces, logs, seen):
 
 
 def half_regions():
-    covered = torch.arange(LENGTH)[None] < 18
-    return [(part, part[0].nonzero()[:, 0]) for part in (covered, ~covered)]
+    left = torch.arange(LENGTH) < 18
+    return left, ~left
 
 
 @pytest.mark.parametrize("strength", [0.3, 1.0, 2.0])
@@ -74,12 +67,12 @@ def test_it_is_one_softmax_over_text_and_face_tokens(layer, project, photos, str
 
 def test_people_in_regions_equal_the_formula(layer, project, photos):
     features, faces = photos
-    (left, left_tokens), (right, right_tokens) = half_regions()
+    left, right = half_regions()
     references = [
-        *person_keys(project, features[:2], faces[:2], [1, 1], left, left_tokens),
-        *person_keys(project, features[2:], faces[2:], [0.5], right, right_tokens),
+        *person_keys(project, features[:2], faces[:2], [1, 1], left),
+        *person_keys(project, features[2:], faces[2:], [0.5], right),
     ]
-    seen = torch.stack([left[0], left[0], right[0]], 1)
+    seen = torch.stack([left, left, right], 1)
     expected = direct(*layer, project, *photos, [0.0, 0.0, math.log(0.5)], seen)
     torch.testing.assert_close(fuse(*layer, references, 1.0, HEADS), expected)
 
@@ -87,14 +80,10 @@ def test_people_in_regions_equal_the_formula(layer, project, photos):
 # Ends
 
 
-@pytest.mark.parametrize("attention", [None, core_attention])
-def test_strength_zero_is_the_plain_attention_exactly(layer, project, photos, attention):
+def test_strength_zero_changes_nothing(layer, project, photos):
     references = person_keys(project, *photos, [1.0] * PHOTOS)
-    off = fuse(*layer, references, 0.0, HEADS, attention)
-    assert torch.equal(off, fuse(*layer, [], 1.0, HEADS, attention))
-    if attention:
-        assert torch.equal(off, core_attention(*layer, HEADS))
-    assert not torch.allclose(off, fuse(*layer, references, 1e-3, HEADS, attention))
+    assert torch.equal(fusion_change(*layer, references, 0.0, HEADS), torch.zeros_like(layer[0]))
+    assert (fusion_change(*layer, references, 1e-3, HEADS) != 0).any()
 
 
 def test_a_strength_near_zero_is_near_the_plain_attention(layer, project, photos):
@@ -102,10 +91,13 @@ def test_a_strength_near_zero_is_near_the_plain_attention(layer, project, photos
     assert 0 < change.abs().max() < 1e-3
 
 
-def test_without_weight_or_face_tokens_it_is_the_plain_attention_exactly(layer, project, photos):
+def test_a_photo_without_a_face_token_changes_nothing(layer, project, photos):
     features, faces = photos
-    assert person_keys(project, features, faces, [0.0] * PHOTOS) == []
-    assert person_keys(project, features, torch.zeros_like(faces), [1.0] * PHOTOS) == []
+    references = person_keys(project, features, torch.zeros_like(faces), [1.0] * PHOTOS)
+    assert torch.equal(fusion_change(*layer, references, 1.0, HEADS), torch.zeros_like(layer[0]))
+
+
+def test_nobody_changes_nothing(layer):
     assert torch.equal(fusion_change(*layer, [], 1.0, HEADS), torch.zeros_like(layer[0]))
 
 
@@ -153,10 +145,10 @@ def test_the_order_of_photos_and_people_does_not_matter(layer, project, photos):
     weights, order = [1.0, 0.5, 1.0], [2, 0, 1]
     given = person_keys(project, features, faces, weights)
     turned = person_keys(project, features[order], faces[order], [weights[i] for i in order])
-    regions = half_regions()
+    left, right = half_regions()
     people = [
-        entry._replace(covered=covered, tokens=tokens)
-        for entry, (covered, tokens) in zip(given, regions, strict=True)
+        *person_keys(project, features[:1], faces[:1], [1.0], left),
+        *person_keys(project, features[1:], faces[1:], [0.5, 1.0], right),
     ]
     for one, other in ((given, turned), (people, people[::-1])):
         outs = [fuse(*layer, references, 0.7, HEADS) for references in (one, other)]
@@ -165,40 +157,38 @@ def test_the_order_of_photos_and_people_does_not_matter(layer, project, photos):
 
 def test_other_photos_in_one_region_change_nothing_in_the_other(layer, project, photos):
     features, faces = photos
-    (left, left_tokens), (right, right_tokens) = half_regions()
-    first = person_keys(project, features[:1], faces[:1], [1.0], left, left_tokens)
+    left, right = half_regions()
+    first = person_keys(project, features[:1], faces[:1], [1.0], left)
     outs = [
         fuse(
             *layer,
-            first + person_keys(project, f, faces[1:2], [1.0], right, right_tokens),
+            first + person_keys(project, f, faces[1:2], [1.0], right),
             1.0,
             HEADS,
         )
         for f in (features[1:2], features[2:], torch.full_like(features[:1], torch.nan))
     ]
     for other in outs[1:]:
-        assert torch.equal(outs[0][:, left[0]], other[:, left[0]])
-        assert not torch.allclose(outs[0][:, right[0]], other[:, right[0]])
+        assert torch.equal(outs[0][:, left], other[:, left])
+        assert not torch.allclose(outs[0][:, right], other[:, right])
 
 
 def test_queries_outside_of_every_region_are_the_plain_attention_exactly(layer, project, photos):
-    (left, left_tokens), _ = half_regions()
-    references = person_keys(project, *photos, [1.0] * PHOTOS, left, left_tokens)
+    left, _ = half_regions()
+    references = person_keys(project, *photos, [1.0] * PHOTOS, left)
     change = fusion_change(*layer, references, 1.0, HEADS)
-    assert (change[:, ~left[0]] == 0).all()
-    assert (change[:, left[0]] != 0).any(-1).all()
+    assert (change[:, ~left] == 0).all()
+    assert (change[:, left] != 0).any(-1).all()
 
 
 @pytest.mark.parametrize("scale", [1, 30])
 def test_half_precision_is_finite(layer, project, photos, scale):
     features, faces = photos
-    (left, left_tokens), _ = half_regions()
+    left, _ = half_regions()
     outs = []
     for dtype in (torch.float16, torch.float32):
         q, k, v = ((scale * tensor).half().to(dtype) for tensor in layer)
-        keys = person_keys(
-            project.to(dtype), features.half().to(dtype), faces, [1.0] * 3, left, left_tokens
-        )
+        keys = person_keys(project.to(dtype), features.half().to(dtype), faces, [1.0] * 3, left)
         outs.append(fuse(q, k, v, keys, 0.5, HEADS))
     assert outs[0].dtype == torch.float16
     assert outs[0].isfinite().all()
@@ -253,9 +243,3 @@ def test_a_negative_strength_is_an_error(layer, project, photos):
     references = person_keys(project, *photos, [1.0] * PHOTOS)
     with pytest.raises(FlashFaceError, match="strength is -0.5; it must be 0 or more"):
         fuse(*layer, references, -0.5, HEADS)
-
-
-@pytest.mark.parametrize("weights", [[1.0], [1.0, 1.0, -1.0]])
-def test_weights_that_do_not_fit_are_an_error(project, photos, weights):
-    with pytest.raises(FlashFaceError, match="3 references were given the weights"):
-        person_keys(project, *photos, weights)
