@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
+from einops import rearrange
 from torch import nn
 
 Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int], torch.Tensor]
@@ -109,9 +110,9 @@ def _attention(q, k, v, heads):
 
 def split_heads(tensor: torch.Tensor, heads: int) -> torch.Tensor:
     """(B, L, C) -> (B, H, L, D)"""
-    return tensor.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return rearrange(tensor, "b l (h d) -> b h l d", h=heads)
 
 
 def join_heads(tensor: torch.Tensor) -> torch.Tensor:
     """(B, H, L, D) -> (B, L, C)"""
-    return tensor.transpose(1, 2).flatten(2)
+    return rearrange(tensor, "b h l d -> b l (h d)")

@@ -115,8 +115,8 @@ def load_clip_score(path: Path, text: ClipText) -> ClipScore:
             vision = None
     if vision is None:
         raise FlashFaceError(
-            f"{path.name} is no whole vision model of CLIP ViT-L/14, whose text encoder SD1.5 has; "
-            "give clip_vision_vit_l.safetensors or another copy of it."
+            f"{path.name} is not a whole vision model of CLIP ViT-L/14, whose text encoder SD1.5 "
+            "has; give clip_vision_vit_l.safetensors or another copy of it."
         )
     if projection is None:
         raise FlashFaceError(

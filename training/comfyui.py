@@ -15,7 +15,7 @@ def find_comfyui(cpu: bool = False) -> None:
     folder = Path(os.environ.get("COMFYUI_PATH") or PRIVATE)
     if not (folder / "comfy").is_dir():
         sys.exit(
-            f"{folder} is no ComfyUI; set COMFYUI_PATH, or run python tools/comfy.py test once."
+            f"{folder} is not a ComfyUI; set COMFYUI_PATH, or run python tools/comfy.py test once."
         )
     # First: the pack's own nodes/ would hide ComfyUI's nodes module.
     sys.path.insert(0, str(folder))

@@ -45,7 +45,7 @@ def problem(options: argparse.Namespace) -> str | None:
     for name in (*FILES, "prompts"):
         path = getattr(options, name)
         if path is not None and not path.is_file():
-            return f"{_option(name)} is {path}, which is no file"
+            return f"{_option(name)} is {path}, which is not a file"
     if options.people is not None and options.people < 1:
         return f"--people is {options.people}; at least one person is needed"
     if options.size is not None and (options.size < 8 or options.size % 8):

@@ -54,8 +54,8 @@ def from_sd15(name: str, unet: dict[str, torch.Tensor]) -> Checkpoint:
     if first is None or first.shape[1] != 4:
         found = "none" if first is None else tuple(first.shape)
         raise FlashFaceError(
-            f"{name} is no SD1.5 checkpoint: its first convolution is {found}, expected four input "
-            "channels (inpainting and SD2 depth models have more)."
+            f"{name} is not an SD1.5 checkpoint: its first convolution is {found}, expected four "
+            "input channels (inpainting and SD2 depth models have more)."
         )
     return with_new_references(name, unet)
 

@@ -17,7 +17,7 @@ from ..errors import FlashFaceError
 from ..features import FaceFeatures, Person
 from ..row_references import RowReferences
 from ..sites import Site
-from .step import Step, System
+from .step import Places, Step, System
 from .untraced import call_unet, plain_unet
 
 log = logging.getLogger("flashface")
@@ -26,20 +26,17 @@ WITHOUT = "the places of faces, and without people who are bound to a region"
 SAID = "flashface_said"  # in transformer_options: what has been logged in this run
 
 
-def place_tensors(features: FaceFeatures, x: torch.Tensor):
-    """Position mask (M, 1, H, W), the union of all places, and regions (M, people, H, W).
-
-    None where no person has a place, and where nobody is bound to a region.
-    """
+def place_tensors(features: FaceFeatures, x: torch.Tensor) -> Places:
+    """Where the people are in a picture like x (B, C, H, W)."""
     height, width = x.shape[-2:]
     people = people_seen(features)
     places = [person.place for person in people if person.place is not None]
     if not places:
-        return None, None
+        return Places()
     position = _stack([place.position_mask(height, width) for place in places], len(x))
     position = position.amax(1, keepdim=True).to(x)
     if not any(person.inside_region for person in people):
-        return position, None
+        return Places(position)
     everywhere = torch.ones(1, height, width)
     regions = _stack(
         [
@@ -50,7 +47,8 @@ def place_tensors(features: FaceFeatures, x: torch.Tensor):
         ],
         len(x),
     )
-    return position, regions.to(x)
+    unbound = x.new_tensor([not person.inside_region for person in people])
+    return Places(position, regions.to(x), unbound[None, :, None, None])
 
 
 def people_seen(features: FaceFeatures) -> list[Person]:
@@ -138,7 +136,7 @@ def mark_conds(
     x: torch.Tensor,
 ) -> list[dict] | None:
     """Copies of the cond dicts whose rows carry their own strength, mask and regions."""
-    given = _row_conds(strength, step.position, step.regions, like=x)
+    given = _row_conds(strength, step.places.position, step.places.regions, like=x)
     named = zip(system.per_row, given, strict=True)
     rows = {name: cond for name, cond in named if cond is not None}
     return conds and [
@@ -164,8 +162,8 @@ def make_piece_conds(system: System):
                 if here is None:
                     say_piece(system.node, x_in, options, WITHOUT)
                     del rows[name]
-                    if name == region and step is not None and step.unbound is not None:
-                        here = step.unbound.expand(-1, -1, *x_in.shape[-2:])
+                    if name == region and step is not None and step.places.unbound is not None:
+                        here = step.places.unbound.expand(-1, -1, *x_in.shape[-2:])
                 if here is not None:
                     rows[name] = comfy.conds.CONDNoiseShape(here)
             return {**cond, "model_conds": rows}
@@ -217,13 +215,13 @@ def _rows(
         strength = torch.full((len(x),), uniform, device=x.device)
         position, regions = (
             None if mask is None else comfy.utils.repeat_to_batch_size(mask, len(x))
-            for mask in (step.position, step.regions)
+            for mask in (step.places.position, step.places.regions)
         )
     check_rows(system.node, x, strength, position, regions)
     here, here_regions = (at_piece(mask, x, options) for mask in (position, regions))
     if here is None and position is not None:
         say_piece(system.node, x, options, WITHOUT)
     if here_regions is None and regions is not None:
-        assert step.unbound is not None
-        here_regions = step.unbound.expand(len(x), -1, *x.shape[-2:])
+        assert step.places.unbound is not None
+        here_regions = step.places.unbound.expand(len(x), -1, *x.shape[-2:])
     return RowReferences(strength, here, here_regions, step.references, levels, uniform)

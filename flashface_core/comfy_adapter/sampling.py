@@ -15,7 +15,7 @@ from ..features import FaceFeatures
 from ..flashface.guidance import StepPlan, add_face_guidance, rescale_guidance
 from .photo_encoder import PhotoEncoder
 from .reference_branch import ask_for_branches, reference_conds
-from .row_conds import SAID, mark_conds, people_seen, place_tensors
+from .row_conds import SAID, mark_conds, place_tensors
 from .step import Branches, Run, Step, System, entries, swapped_conds
 
 log = logging.getLogger("flashface")
@@ -98,16 +98,14 @@ def _make_step(
     if plan.needs_features:
         net: PhotoEncoder = features.net
         at = net.reference_timestep(t)
-        references = run.references_at(
-            at, lambda: net.step_references(features, at, x.device, guider.inner_model)
+        references = run.keep(
+            "references",
+            (features, at),
+            lambda: net.step_references(features, at, x.device, guider.inner_model),
         )
-    position, regions = place_tensors(features, x)
-    unbound = None
-    if regions is not None:
-        unbound = x.new_tensor([not person.inside_region for person in people_seen(features)])
-        unbound = unbound[None, :, None, None]
-    is_pending = options.get("context_handler") is None
-    return Step(plan, references, position, regions, unbound, Branches(is_pending))
+    alike = features, x.shape, x.dtype, x.device
+    places = run.keep("places", alike, lambda: place_tensors(features, x))
+    return Step(plan, references, places, Branches(options.get("context_handler") is None))
 
 
 def _with_face(

@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
 from ..flashface.guidance import StepPlan
 from ..row_references import StepReferences
 from .unet import KEY
+
+_Kept = TypeVar("_Kept")
 
 
 @dataclass(frozen=True)
@@ -61,19 +63,26 @@ class Branches:
     y_ref: torch.Tensor | None = None
 
 
+class Places(NamedTuple):
+    """Of the whole picture at latent size, M being 1 or one per sample.
+
+    position: mask (M, 1, H, W), the union of all places; None where nobody has one. regions:
+    (M, people, H, W) of 0 and 1; None where nobody is bound to one. unbound: (1, people, 1, 1), 0
+    for everybody who is bound to a region and 1 for all others; None without regions.
+    """
+
+    position: torch.Tensor | None = None
+    regions: torch.Tensor | None = None
+    unbound: torch.Tensor | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Step:
-    """What every UNet call of one sampling step reads.
-
-    position, regions: of the whole picture, as `place_tensors` makes them. unbound: (1, people,
-    1, 1), 0 for everybody who is bound to a region and 1 for all others; None without regions.
-    """
+    """What every UNet call of one sampling step reads."""
 
     plan: StepPlan
     references: StepReferences | None
-    position: torch.Tensor | None
-    regions: torch.Tensor | None
-    unbound: torch.Tensor | None
+    places: Places
     branches: Branches
 
     @cached_property
@@ -85,22 +94,21 @@ class Step:
 
 @dataclass(eq=False)
 class Run:
-    """One sampling run; tells whether the steps came by, and keeps what the last one looked at.
+    """One sampling run: whether the steps came by, and what is the same from step to step.
 
     Samplers of higher order ask for most noise levels twice in a row. called: the UNet was.
     """
 
     reached: bool = False
     called: bool = False
-    timestep: float | None = None
-    references: StepReferences | None = None
+    _kept: dict[str, tuple[Any, Any]] = field(default_factory=dict)
 
-    def references_at(self, timestep: float, compute: Callable[[], StepReferences]):
-        if self.timestep != timestep:
-            self.timestep = self.references = None
-            self.references = compute()
-            self.timestep = timestep
-        return self.references
+    def keep(self, what: str, key: Any, compute: Callable[[], _Kept]) -> _Kept:
+        """What compute() gives, computed again only when `key` is another than last time."""
+        if what not in self._kept or self._kept[what][0] != key:
+            self._kept.pop(what, None)  # before there are two of them
+            self._kept[what] = key, compute()
+        return self._kept[what][1]
 
 
 @contextmanager

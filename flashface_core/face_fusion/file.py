@@ -45,8 +45,8 @@ def read_face_fusion(path: str | Path) -> FaceFusionFile:
     if foreign or not state:
         found = f"keys like {shorten(foreign)}" if foreign else "no tensors"
         raise FlashFaceError(
-            f"{name} is no Face Fusion file: it has {found}, expected input.1.0.k.weight and the "
-            "like for every cross-attention; choose a file made by training/."
+            f"{name} is not a Face Fusion file: it has {found}, expected input.1.0.k.weight and "
+            "the like for every cross-attention; choose a file made by training/."
         )
     parts: dict[str, dict[Site, torch.Tensor]] = {"k": {}, "v": {}}
     for key, match in matches.items():

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d, layer_norm
 
@@ -171,7 +172,7 @@ def join_tokens(guidance: torch.Tensor) -> torch.Tensor:
     `attend_to_identities` finds a person's tokens in every repetition. A null condition of T
     tokens becomes P times itself, so its rows may share the call.
     """
-    return guidance.flatten(0, 1)[None]
+    return rearrange(guidance, "people tokens width -> 1 (people tokens) width")
 
 
 def identities_at(regions: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

@@ -135,8 +135,8 @@ def _condition(
     if weight is None or weight.ndim != 2:
         found = "is not there" if weight is None else f"has the shape {tuple(weight.shape)}"
         raise FlashFaceError(
-            f"{name} is no file of FaceStudio's weights: linear.weight {found}, expected (tokens x "
-            "context width, style width + face width)."
+            f"{name} is not a file of FaceStudio's weights: linear.weight {found}, expected "
+            "(tokens x context width, style width + face width)."
         )
     rows, inputs = weight.shape
     given = metadata.get("tokens", str(TOKENS))
@@ -176,7 +176,7 @@ def _style_config(name: str, metadata: Mapping[str, str], has_tensors: bool) -> 
         config = error
     if not isinstance(config, dict):
         raise FlashFaceError(
-            f"{name} has a style_encoder.config in its metadata that is no JSON object "
+            f"{name} has a style_encoder.config in its metadata that is not a JSON object "
             f"({config}); {WHOLE}."
         )
     if problem := _wrong_setting(config):

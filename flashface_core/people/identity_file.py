@@ -24,7 +24,7 @@ def save_identity(identity: Identity, folder: Path, filename: str) -> Path:
 
     A file of the same identity is left as it is; where the name belongs to another one, a number is
     added. filename: may lie in a folder below `folder`. Raises FlashFaceError for a name that
-    leads out of the folder or is no name, and for an identity without photos.
+    leads out of the folder or is not a name, and for an identity without photos.
     """
     if not identity.references:
         raise FlashFaceError("The identity has no photo left (0 references); nothing was saved.")
@@ -62,7 +62,7 @@ def load_identity(path: str | Path) -> Identity:
     tensors, metadata = read_state_dict(path)
     if metadata.get("format") != FORMAT:
         raise FlashFaceError(
-            f"{path.name} is no saved identity (format {metadata.get('format', 'unknown')!r}, "
+            f"{path.name} is not a saved identity (format {metadata.get('format', 'unknown')!r}, "
             f"expected {FORMAT!r}); choose a file that FlashFace Identity Save wrote."
         )
     version = metadata.get("version", "")
@@ -176,7 +176,7 @@ def _path(folder: Path, filename: str) -> Path:
     forbidden |= {letter for letter in filename if "\ud800" <= letter <= "\udfff"}  # half an emoji
     if not all(part.strip(" .") == part and part and not forbidden & set(part) for part in parts):
         raise FlashFaceError(
-            f"{filename!r} is no name for a file in {folder}; use letters, digits, spaces, - and "
-            "_, and / for a folder inside it (when empty, the identity's own name is used)."
+            f"{filename!r} is not a name for a file in {folder}; use letters, digits, spaces, - "
+            "and _, and / for a folder inside it (when empty, the identity's own name is used)."
         )
     return folder.joinpath(*parts[:-1], parts[-1] + EXTENSION)

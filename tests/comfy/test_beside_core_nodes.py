@@ -31,7 +31,7 @@ OFF = Guidance(feature_strength=0, early_strength=0, face_guidance=0)
 class Other(NamedTuple):
     """A node at its usual settings and at those that change nothing, as graph to graph.
 
-    exact: whether core itself gives the very bits of a MODEL without the node for the latter.
+    exact: whether core itself draws bit-identically to a MODEL without the node for the latter.
     """
 
     on: Callable

@@ -1,4 +1,4 @@
-"""Both networks live under ComfyUI's memory management, and guiders that go round us are named."""
+"""Both networks live under ComfyUI's memory management; guiders that bypass our steps are named."""
 
 import logging
 
@@ -99,7 +99,7 @@ def test_the_reference_net_runs_only_when_it_is_loaded(fresh):
 
 
 class Direct(comfy.samplers.CFGGuider):
-    """A guider that goes round predict_noise and its wrappers."""
+    """A guider that bypasses predict_noise and its wrappers."""
 
     def __call__(self, x, timestep, model_options=None, seed=None):
         conds = [self.conds["positive"]]

@@ -8,7 +8,7 @@ def by_pytorch(model):
     """MODEL with PyTorch's attention, as on a GPU.
 
     What core takes on a CPU asks how much memory is free, which Dynamo cannot trace: the network
-    would come apart into pieces so small that hardly anything of it is compiled.
+    would be split into pieces so small that hardly anything of it is compiled.
     """
 
     def override(_function, *args, **kwargs):

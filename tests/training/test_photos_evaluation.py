@@ -264,7 +264,7 @@ def test_half_a_clip_is_one_sentence(whole_clip, models, narrow, tmp_path):
         load_clip_score(half, text)
     del state["vision_model.encoder.layers.23.mlp.fc1.weight"]
     save_file(state, half)
-    with pytest.raises(FlashFaceError, match="half.safetensors is no whole vision model of CLIP"):
+    with pytest.raises(FlashFaceError, match="half.safetensors is not a whole vision model"):
         load_clip_score(half, text)
 
 
@@ -306,7 +306,7 @@ NEEDED = ["--photos", ".", "--checkpoint", FILE, "--clip", FILE, "--vae", FILE, 
         ([*NEEDED, "--people", "3"], "--people goes without --photos"),
         (["--json", "x", "--clip-vision", FILE], "--clip-vision needs --photos FOLDER"),
         ([*NEEDED, "--vae", "nowhere.safetensors"], "--vae is nowhere.safetensors, which is no"),
-        ([*NEEDED, "--prompts", "nowhere.txt"], "--prompts is nowhere.txt, which is no file"),
+        ([*NEEDED, "--prompts", "nowhere.txt"], "--prompts is nowhere.txt, which is not a file"),
         ([*NEEDED, "--size", "100"], "--size is 100; a multiple of 8 is needed"),
         ([*NEEDED, "--steps", "0"], "--steps is 0; 1 to 1000 are possible"),
     ],

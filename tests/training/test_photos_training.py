@@ -161,7 +161,7 @@ def test_latents_of_another_vae_or_damaged_shards_are_an_error(data, source, vae
 
 
 def test_a_file_that_is_no_vae_is_an_error(weights):
-    with pytest.raises(FlashFaceError, match="fresh.safetensors is no SD1.5 VAE"):
+    with pytest.raises(FlashFaceError, match="fresh.safetensors is not an SD1.5 VAE"):
         encode.load_encoder(weights)
 
 
@@ -244,7 +244,7 @@ def test_sd15_starts_with_copies_of_its_own_parts(tmp_path):
     assert own is not reference
     assert torch.equal(own.in_layers[2].weight, reference.in_layers[2].weight)
     unet["input_blocks.0.0.weight"] = torch.zeros(64, 9, 3, 3)
-    with pytest.raises(FlashFaceError, match="no SD1.5 checkpoint: .*expected four input"):
+    with pytest.raises(FlashFaceError, match="not an SD1.5 checkpoint: .*expected four input"):
         train.from_sd15("inpainting", unet)
 
 

@@ -37,8 +37,14 @@ def test_the_noise_of_the_training_stands_in_the_file(tmp_path):
 
 
 FOREIGN = {
-    "another model": (state(**{"linear.weight": torch.ones(2, 2)}), "no Face Fusion file.*linear"),
-    "another block": (state(**{"decoder.1.0.k.weight": torch.ones(2, 2)}), "no Face Fusion file"),
+    "another model": (
+        state(**{"linear.weight": torch.ones(2, 2)}),
+        "not a Face Fusion file.*linear",
+    ),
+    "another block": (
+        state(**{"decoder.1.0.k.weight": torch.ones(2, 2)}),
+        "not a Face Fusion file",
+    ),
     "nothing": ({}, "no tensors"),
     "a half": (state(**{"middle.0.0.v.weight": None}), "missing at middle.0.0"),
     "no square": (

@@ -128,8 +128,8 @@ WRONG = {
         {},
         "is not a face encoder .* use a whole file of FaceStudio's weights.$",
     ),
-    "no JSON": ({}, dict([("style_encoder.config", "{")]), "no JSON object"),
-    "a list": ({}, dict([("style_encoder.config", "[]")]), "no JSON object"),
+    "no JSON": ({}, dict([("style_encoder.config", "{")]), "not a JSON object"),
+    "a list": ({}, dict([("style_encoder.config", "[]")]), "not a JSON object"),
 }
 
 

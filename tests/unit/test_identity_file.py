@@ -94,20 +94,20 @@ def test_names_and_folders(tmp_path):
 )
 def test_names_that_lead_elsewhere_are_refused(tmp_path, name):
     folder = tmp_path / "identities"
-    with pytest.raises(FlashFaceError, match="no name for a file"):
+    with pytest.raises(FlashFaceError, match="not a name for a file"):
         save_identity(anna(), folder, name)
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_an_identity_named_with_half_an_emoji_by_older_versions_needs_a_filename(tmp_path):
     half = anna(name="Anna \ud83d")
-    with pytest.raises(FlashFaceError, match="no name for a file"):
+    with pytest.raises(FlashFaceError, match="not a name for a file"):
         save_identity(half, tmp_path, "")
     assert load_identity(save_identity(half, tmp_path, "anna")).name == half.name
 
 
 def test_without_any_name_or_photo(tmp_path):
-    with pytest.raises(FlashFaceError, match="no name for a file"):
+    with pytest.raises(FlashFaceError, match="not a name for a file"):
         save_identity(anna(name=""), tmp_path, " ")
     with pytest.raises(FlashFaceError, match="0 references"):
         save_identity(anna(references=()), tmp_path, "anna")
@@ -174,7 +174,7 @@ def weight_in_words(tensors, metadata, described):
     [
         (set_version("2"), "version 2, this pack reads version 1"),
         (lambda t, m, d: m.pop("version"), "version unknown"),
-        (lambda t, m, d: m.update(format="x"), "no saved identity .*'x'"),
+        (lambda t, m, d: m.update(format="x"), "not a saved identity .*'x'"),
         (drop("photo.0.crop"), "damaged .*photo.0.crop"),
         (change_pixel, "damaged .*photo 1"),
         (other_shape, "damaged .*photo.0.points"),

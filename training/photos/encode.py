@@ -37,7 +37,7 @@ VAE_PREFIX = "first_stage_model."
 
 
 def load_vae(path: Path):
-    """Core's VAE. Raises FlashFaceError for a file that is no SD1.5 VAE."""
+    """Core's VAE. Raises FlashFaceError for a file that is not an SD1.5 VAE."""
     import comfy.sd
 
     state, _ = read_state_dict(path)
@@ -50,14 +50,14 @@ def load_vae(path: Path):
     vae = comfy.sd.VAE(sd=state)
     if vae.first_stage_model is None or vae.latent_channels != 4:
         raise FlashFaceError(
-            f"{path.name} is no SD1.5 VAE with four latent channels; give the VAE or the whole "
+            f"{path.name} is not an SD1.5 VAE with four latent channels; give the VAE or the whole "
             "checkpoint of an SD1.5 model."
         )
     return vae
 
 
 def load_encoder(path: Path) -> Encoder:
-    """The posterior mean. Raises FlashFaceError for a file that is no SD1.5 VAE."""
+    """The posterior mean. Raises FlashFaceError for a file that is not an SD1.5 VAE."""
     import comfy.latent_formats
 
     vae = load_vae(path)

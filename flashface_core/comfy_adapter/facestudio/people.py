@@ -80,7 +80,10 @@ def make_people(people: Sequence[Identity], tokens: int) -> People | None:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """One UNet call in which every row has regions (B, people, H, W); rows without come apart."""
+    """One UNet call in which every row has regions (B, people, H, W).
+
+    Rows without are batched separately.
+    """
 
     regions: torch.Tensor
     tokens: int
