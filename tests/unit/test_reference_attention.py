@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from flashface_pack.flashface_core.flashface import reference_attention as ra
+from flashface_pack.flashface_core import softmax
 from flashface_pack.flashface_core.flashface.reference_attention import ReferenceAttention
 from flashface_pack.flashface_core.softmax import ReferenceKeys
 from support.scores import CountedScores
@@ -121,9 +121,9 @@ def test_a_region_hides_the_references_from_the_other_tokens_exactly(attention):
 def test_the_plain_path_equals_the_kernels(monkeypatch):
     torch.manual_seed(0)
     q, k, v = torch.randn(2, 4, 50, 40), torch.randn(2, 4, 70, 40), torch.randn(2, 4, 70, 40)
-    out, lse = ra.attend(q, k, v)
-    monkeypatch.setattr(ra, "PLAIN_SCORES", 2 * 4 * 70 * 16)  # in parts of 16 queries
-    plain, plain_lse = ra._attend_plain(q, k, v)
+    out, lse = softmax.attend(q, k, v)
+    monkeypatch.setattr(softmax, "PLAIN_SCORES", 2 * 4 * 70 * 16)  # in parts of 16 queries
+    plain, plain_lse = softmax._attend_plain(q, k, v)
     close(out, plain)
     close(lse, plain_lse)
 
