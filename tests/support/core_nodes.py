@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 import comfy.sd
+import comfy_extras.nodes_post_processing  # noqa: F401  (newer cores' nodes_latent needs it first)
 import torch
 from comfy_extras.nodes_latent import LatentOperationSharpen
 
