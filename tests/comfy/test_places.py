@@ -194,7 +194,8 @@ def test_the_strength_of_a_place_multiplies_the_feature_strength(flashface):
 def test_masks_are_cut_to_the_latents_at_hand(flashface):
     """65 x 89: no power of two divides it."""
     features = flashface.features(place=Place((0.3, 0.1, 0.3, 0.3), inside_region=True))
-    position, regions = place_tensors(features, torch.zeros(1, 4, 65, 89))
+    position, regions, _ = place_tensors(features, torch.zeros(1, 4, 65, 89))
+    assert position is not None and regions is not None
     assert position.shape == (1, 1, 65, 89) and regions.shape == (1, 1, 65, 89)
 
 
@@ -203,7 +204,8 @@ def test_people_with_different_numbers_of_masks_repeat_their_own(flashface):
     two = Place((0, 0, 1, 1), rectangles((16, 16), *THREE[:2]), inside_region=True)
     three = Place((0, 0, 1, 1), rectangles((16, 16), *THREE), inside_region=True)
     both = flashface.people(flashface.features(place=two), flashface.features(place=three))
-    _, regions = place_tensors(both, torch.zeros(6, 4, 16, 16))
+    regions = place_tensors(both, torch.zeros(6, 4, 16, 16)).regions
+    assert regions is not None
     for person, place in enumerate((two, three)):
         own = place.region(16, 16)
         assert torch.equal(regions[:, person], own.repeat(6 // len(own), 1, 1))

@@ -201,7 +201,7 @@ def test_levels_multiply_the_strength_at_their_sites_only(flashface, level):
     seen = {}
     hooks = [
         net.network.attention_at(site).register_forward_hook(
-            lambda module, args, output, site=site: seen.__setitem__(site, bool(args[1]))
+            lambda module, args, output, site=site: seen.__setitem__(site, len(args) > 1)
         )
         for site in net.network.sites
     ]
