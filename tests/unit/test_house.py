@@ -1,6 +1,7 @@
 """Rules of the house that hold for every file."""
 
 import ast
+import importlib.util
 import re
 import subprocess
 import sys
@@ -109,3 +110,21 @@ def test_published_files_have_no_layer_or_loader_that_core_cannot_manage():
         if not line.lstrip().startswith("#") and re.search(pattern, line)
     ]
     assert found == []
+
+
+def test_every_line_that_is_broken_on_purpose_is_there_once():
+    mutants = load_mutants()
+    assert len({mutant.family for mutant in mutants}) >= 9
+    for mutant in mutants:
+        text = (CORE / mutant.file).read_text()
+        assert text.count(mutant.line) == 1, mutant
+        file, _, name = mutant.test.partition("::")
+        assert f"def {name}(" in (ROOT / "tests" / file).read_text(), mutant
+
+
+def load_mutants():
+    spec = importlib.util.spec_from_file_location("flashface_mutate", ROOT / "tests" / "mutate.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.listed()
