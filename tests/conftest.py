@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+# Before torch: or numbers follow from where in memory a tensor happens to lie, on some CPUs.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
+
 ROOT = Path(__file__).resolve().parent.parent
 PACK = "flashface_pack"
 

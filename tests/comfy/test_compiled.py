@@ -119,11 +119,6 @@ def graphs(bench: Bench, system: str, is_first: bool, cases: dict) -> dict:
 ORDERS = {True: "Apply before", False: "Apply after"}
 both_orders = pytest.mark.parametrize("is_first", ORDERS, ids=ORDERS.values())
 every_system = pytest.mark.parametrize("system", SYSTEMS)
-# Tracing takes most of the time of these tests, so not every system is met in both orders.
-one_order_each = pytest.mark.parametrize(
-    ("system", "is_first"),
-    [(FLASHFACE, True), (FLASHFACE, False), (OWN_ATTENTION, False), (FUSION, True), (STUDIO, True)],
-)
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
@@ -147,14 +142,13 @@ def test_every_case_here_draws_a_picture_of_its_own(bench, system):
 @both_orders
 @every_system
 def test_what_comes_after_another_picture_is_drawn_with_its_own_values(bench, system, is_first):
-    # Every variant in one of the two orders.
-    names = list(variants(system))[is_first::2]
-    cases = {"one": (ONE, {}), **{name: variants(system)[name] for name in names}}
+    cases = {"one": (ONE, {}), **variants(system)}
     pairs = graphs(bench, system, is_first, cases)
     assert errors(pairs, [3 if is_first else 1]) == {}
 
 
-@one_order_each
+@both_orders
+@every_system
 def test_a_compiled_model_is_used_with_and_without_people(bench, system, is_first):
     pairs = graphs(bench, system, is_first, {"one": (ONE, {})})
     bare = {"nobody": (bench.plain(compile_node(bench.model)), bench.plain())}
@@ -164,7 +158,8 @@ def test_a_compiled_model_is_used_with_and_without_people(bench, system, is_firs
     assert errors(pairs, [1]) == {}
 
 
-@one_order_each
+@both_orders
+@every_system
 def test_another_model_of_the_same_shape_has_weights_of_its_own(bench, system, is_first):
     """Core's compiled code fits every network of one shape."""
     community = by_pytorch(community_model(bench.model, 31, num_heads=2))
@@ -235,7 +230,7 @@ def test_all_systems_on_one_model_are_compiled_together(bench, is_first):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++") and not shutil.which("clang++"), reason="no compiler")
-@pytest.mark.parametrize("system", [FLASHFACE, FUSION])
+@pytest.mark.parametrize("system", [FLASHFACE, OWN_ATTENTION, FUSION])
 def test_inductor_draws_the_same_within_its_own_rounding(bench, system):
     model = compile_node(bench.model, "inductor")
     plain = bench.plain()

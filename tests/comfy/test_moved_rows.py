@@ -15,7 +15,7 @@ from support.row_movers import MOVERS, moved, tiles
 from support.sampling import classic, guided, noise, noisy
 from support.systems import EARLY, FLASHFACE, LATE, STUDIO, SYSTEMS, half, in_halves
 
-EQUAL = 3e-4  # float32 in another batch, times what the guidances multiply it by
+EQUAL = 1e-4  # float32 in another batch, times what the guidances multiply it by: up to 6e-5 seen
 SEEN = 1e-3
 # The spread that a rescale restores is that of the whole picture, which no tile has.
 NO_RESCALE = Guidance(guidance_rescale=0.0)

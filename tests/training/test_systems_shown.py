@@ -20,7 +20,6 @@ def evaluation():
 
 @pytest.fixture(scope="module")
 def similarity(evaluation):
-    evaluation.settings = evaluation.settings._replace(steps=10)
     makers = contestants.Systems(evaluation, FOLDER).makers
     each = len(evaluation.labels)
 
