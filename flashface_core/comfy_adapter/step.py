@@ -1,6 +1,6 @@
 """What one sampling step and one sampling run of an Apply node consist of."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -101,9 +101,9 @@ class Run:
 
     reached: bool = False
     called: bool = False
-    _kept: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    _kept: dict[Hashable, tuple[Any, Any]] = field(default_factory=dict)
 
-    def keep(self, what: str, key: Any, compute: Callable[[], _Kept]) -> _Kept:
+    def keep(self, what: Hashable, key: Any, compute: Callable[[], _Kept]) -> _Kept:
         """What compute() gives, computed again only when `key` is another than last time."""
         if what not in self._kept or self._kept[what][0] != key:
             self._kept.pop(what, None)  # before there are two of them

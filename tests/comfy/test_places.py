@@ -6,6 +6,7 @@ from flashface_pack.flashface_core.comfy_adapter.row_conds import place_tensors
 from support.harness import Guidance, Place, apply_features, relative_error
 from support.sampling import POSITION, classic, guided, ksampler, noise, noisy, watch_rows
 from support.scores import CountedScores
+from support.systems import SYSTEMS, in_halves
 
 EARLY = 951
 ALL_ROWS = Guidance(feature_strength=1.2, early_strength=1.2, face_guidance=0, guidance_rescale=0)
@@ -232,3 +233,20 @@ def test_two_people_in_two_halves_cost_as_much_as_one_who_is_everywhere(flashfac
     one = cost(Place((0, 0, 1, 1)))
     assert cost(*inside) == one
     assert cost(inside[0]) < one < cost(Place((0, 0, 1, 1)), Place((0, 0, 1, 1)))
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_where_people_are_is_worked_out_once_per_run(bench, system, monkeypatch):
+    """Masks are resized and copied there, and do not change from step to step."""
+    graph, worked_out = bench.graph(system, *in_halves()), []
+    region = Place.region
+
+    def counted(place, *size):
+        worked_out.append(size)
+        return region(place, *size)
+
+    monkeypatch.setattr(Place, "region", counted)
+    graph.sample(steps=3)
+    assert worked_out == [(16, 16)] * 2
+    graph.sample(size=(16, 24), steps=3)
+    assert worked_out[2:] == [(16, 24)] * 2

@@ -4,9 +4,9 @@ from comfy.patcher_extension import WrappersMP
 
 from ...errors import FlashFaceError
 from ..row_conds import SAID
-from ..step import entries
+from ..step import Run, entries
 from .networks import SOURCE, FaceStudio, Source
-from .people import KEY, attach_people, cross_attentions
+from .people import KEY, RUN, attach_people, cross_attentions
 
 PREFIX = "diffusion_model."
 
@@ -52,7 +52,7 @@ def make_source_check(source: Source):
                         "to both FaceStudio Encode and FaceStudio Apply."
                     )
         options = executor.class_obj.model_options.setdefault("transformer_options", {})
-        with entries(options, {SAID: options.get(SAID, set())}):
+        with entries(options, {SAID: options.get(SAID, set()), RUN: Run()}):
             return executor(*args, **kwargs)
 
     return check_source

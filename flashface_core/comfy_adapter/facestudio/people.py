@@ -22,7 +22,7 @@ from ...people.place import Place
 from ...sites import Site
 from ..cross_attention import check_attention, make_cross_attention_patches
 from ..row_conds import at_piece, check_rows, say_piece
-from ..step import entries, swapped_conds
+from ..step import Run, entries, swapped_conds
 from ..unet import site_of, transformer_blocks
 from ..untraced import call_unet, plain_unet, with_actions
 from .needs_apply import without_mark
@@ -34,6 +34,7 @@ PEOPLE = "facestudio_people"  # in a CONDITIONING's options
 REGIONS, TOKENS = "facestudio_regions", "facestudio_tokens"  # what goes with every row
 PICTURE = "facestudio_picture"  # size of what is sampled, where core cuts it into windows
 ROWS = "facestudio_rows"
+RUN = "facestudio_run"
 INPUTS = "facestudio_inputs"  # of one cross-attention
 
 
@@ -151,7 +152,10 @@ def _with_row(cond: dict, x: torch.Tensor, options: dict) -> dict:
     """Without regions where x is a piece of the picture and nobody knows where that lies."""
     people: People = cond[PEOPLE]
     samples, _, height, width = options.get(PICTURE, tuple(x.shape))
-    regions = at_piece(people.regions(samples, height, width).to(x), x, options)
+    run: Run = options.get(RUN) or Run()
+    alike = samples, height, width, x.dtype, x.device
+    whole = run.keep(people, alike, lambda: people.regions(samples, height, width).to(x))
+    regions = at_piece(whole, x, options)
     rows = {name: row for name, row in cond["model_conds"].items() if name not in (REGIONS, TOKENS)}
     if regions is None:
         say_piece(NODE, x, options, WITHOUT)
