@@ -66,7 +66,7 @@ def checked_inputs(node: type[io.ComfyNode], given: dict[str, Any]) -> dict[str,
             checked[wanted.id] = _allowed(wanted, value, has_own_check=wanted.id in own)
         except ValueError as error:
             raise FlashFaceError(
-                f"{wanted.id} of {title} is {_told(value)}; it must be {error}."
+                f"{wanted.id} of {title} is {_shown(value)}; it must be {error}."
             ) from None
     if validate:
         answer = validate(**{name: given[name] for name in own})
@@ -110,7 +110,7 @@ def _is_text(value: Any) -> bool:
         return False
 
 
-def _told(value: Any) -> str:
+def _shown(value: Any) -> str:
     if value is None or isinstance(value, (bool, int, float, str)):
         return reprlib.repr(value)
     return f"a value of type {type(value).__name__}"

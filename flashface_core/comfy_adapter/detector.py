@@ -18,7 +18,7 @@ from ..faces.mtcnn import MtcnnDetector
 class FaceDetectorModels(torch.nn.Module):
     """Stands for the detector in ComfyUI's list of loaded models; has no weights of its own.
 
-    A session of onnxruntime is no module, so nothing can be moved: it is loaded or it is not.
+    A session of onnxruntime is not a module, so nothing can be moved: it is loaded or it is not.
     """
 
 
@@ -80,7 +80,7 @@ class ManagedDetector:
 def make_detector(name: str, model_pack: Path | None) -> ManagedDetector:
     """name: of DETECTORS; auto is InsightFace where it can be used, otherwise MTCNN.
 
-    The models are loaded once here, so that what is wrong with them is told at once.
+    The models are loaded once here, so that what is wrong with them is reported at once.
     Raises FlashFaceError saying what is missing.
     """
     gpu = comfy.model_management.get_torch_device().type != "cpu"

@@ -19,7 +19,7 @@ CLIP_L = "l"  # core's name of SD1.5's text model
 class Networks(torch.nn.Module):
     """The frozen networks, float32 as in the official code, so that they are moved as one.
 
-    expression: a face to what the mapping network is told of its expression; None as published.
+    expression: from a face, what the mapping network is given of its expression; None as published.
     """
 
     def __init__(

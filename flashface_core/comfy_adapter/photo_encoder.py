@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import comfy.latent_formats
@@ -15,6 +16,9 @@ from ..people.identity import FaceReference, Identity, IdentityGroup, people_of
 from ..row_references import StepReferences
 from ..sites import Site
 
+if TYPE_CHECKING:
+    from comfy.sd import VAE
+
 LATENT_BYTES = 64 * 1024**2  # 5000 photos at SD1.5's size, 1000 at SDXL's
 CLIP_TOKENS = 77
 LATENT_CHANNELS = 4
@@ -26,7 +30,7 @@ class LatentCaches:
     def __init__(self) -> None:
         self._by_vae: WeakKeyDictionary = WeakKeyDictionary()
 
-    def of(self, vae) -> FeatureCache[tuple[torch.Tensor, str]]:
+    def of(self, vae: "VAE") -> FeatureCache[tuple[torch.Tensor, str]]:
         """By the crop's content: latent (1, 4, h, w), float32 on the CPU, and its hash."""
         return self._by_vae.setdefault(vae.first_stage_model, FeatureCache(LATENT_BYTES))
 
@@ -137,7 +141,7 @@ class PhotoEncoder:
             self._precompute(features, sigmas)
         return features
 
-    def _person(self, identity: Identity, vae) -> Person:
+    def _person(self, identity: Identity, vae: "VAE") -> Person:
         weighed = zip(identity.references, identity.key_weights(), strict=True)
         references = tuple(
             self._reference_latent(reference, weight, vae)
@@ -146,7 +150,9 @@ class PhotoEncoder:
         )
         return Person(references, identity.place)
 
-    def _reference_latent(self, reference: FaceReference, weight: float, vae) -> ReferenceLatent:
+    def _reference_latent(
+        self, reference: FaceReference, weight: float, vae: "VAE"
+    ) -> ReferenceLatent:
         def encode() -> tuple[torch.Tensor, str]:
             square = pad_to_square(reference.crop, self.reference_size)
             encoded = vae.encode(square[None].float() / 255)  # posterior mean
@@ -157,7 +163,9 @@ class PhotoEncoder:
         return ReferenceLatent(latent, content, weight)
 
 
-def check_inputs(reader: Reader, identity: Identity | IdentityGroup, vae, prompt) -> torch.Tensor:
+def check_inputs(
+    reader: Reader, identity: Identity | IdentityGroup, vae: "VAE", prompt
+) -> torch.Tensor:
     """The prompt's embedding, (1, 77 k, width), float32 on the CPU.
 
     Raises FlashFaceError for an identity without photos, and for a VAE or prompt that the reader

@@ -2,6 +2,7 @@
 
 import uuid
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import comfy.samplers
 import torch
@@ -10,6 +11,9 @@ from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 
 from .row_conds import mark_conds, say_once
 from .step import FLASHFACE, Branches, Step, System
+
+if TYPE_CHECKING:
+    from comfy.samplers import CFGGuider
 
 PACK = __name__.partition(".comfy_adapter")[0]
 # Core's EasyCache tells rows by uuid, and forgets with every call of the cond lists that it skips
@@ -122,7 +126,7 @@ def _is_known(module: str) -> bool:
     return module.startswith(PACK) or module.endswith(BY_UUID)
 
 
-def ask_for_branches(guider, x, timestep, model_options, branches: Branches) -> None:
+def ask_for_branches(guider: "CFGGuider", x, timestep, model_options, branches: Branches) -> None:
     branches.is_pending = False
     lists = [one for one in (guider.conds["positive"], branches.reference_conds) if one]
 

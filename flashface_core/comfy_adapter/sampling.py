@@ -6,6 +6,7 @@ The guider keeps its own view (y); the face is added after it has spoken.
 import logging
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import comfy.model_sampling
 import torch
@@ -17,6 +18,9 @@ from .photo_encoder import PhotoEncoder
 from .reference_branch import ask_for_branches, reference_conds
 from .row_conds import SAID, mark_conds, place_tensors
 from .step import Branches, Run, Step, System, entries, swapped_conds
+
+if TYPE_CHECKING:
+    from comfy.samplers import CFGGuider
 
 log = logging.getLogger("flashface")
 
@@ -92,7 +96,13 @@ def make_predict_noise(
 
 
 def _make_step(
-    features: FaceFeatures, plan: StepPlan, run: Run, t: float, x: torch.Tensor, guider, options
+    features: FaceFeatures,
+    plan: StepPlan,
+    run: Run,
+    t: float,
+    x: torch.Tensor,
+    guider: "CFGGuider",
+    options,
 ) -> Step:
     references = None
     if plan.needs_features:

@@ -1,5 +1,7 @@
 """Which timesteps a sampler visits, and which of them lie between start and end percent."""
 
+from typing import TYPE_CHECKING, Any
+
 import comfy.model_sampling
 import comfy.samplers
 import torch
@@ -8,13 +10,17 @@ from ..errors import FlashFaceError
 from ..flashface.guidance import Guidance
 from ..flashface.plot import Step
 
-
-def sigmas_between(model, start_percent: float, end_percent: float) -> tuple[float, float]:
-    sampling = model.get_model_object("model_sampling")
-    return sampling.percent_to_sigma(start_percent), sampling.percent_to_sigma(end_percent)
-
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
 
 SCHEDULER = "simple"  # the official trailing spacing where the steps divide 1000
+
+
+def sigmas_between(
+    model: "ModelPatcher", start_percent: float, end_percent: float
+) -> tuple[float, float]:
+    sampling: Any = model.get_model_object("model_sampling")
+    return sampling.percent_to_sigma(start_percent), sampling.percent_to_sigma(end_percent)
 
 
 def sampling_steps(guidance: Guidance, steps: int, sigmas: torch.Tensor | None) -> list[Step]:

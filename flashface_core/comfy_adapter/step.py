@@ -4,13 +4,16 @@ from collections.abc import Callable, Hashable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 
 from ..flashface.guidance import StepPlan
 from ..row_references import StepReferences
 from .unet import KEY
+
+if TYPE_CHECKING:
+    from comfy.samplers import CFGGuider
 
 _Kept = TypeVar("_Kept")
 
@@ -128,7 +131,7 @@ def entries(options: dict, given: Mapping[str, Any]):
 
 
 @contextmanager
-def swapped_conds(guider, conds: dict):
+def swapped_conds(guider: "CFGGuider", conds: dict):
     before, guider.conds = guider.conds, conds
     try:
         yield

@@ -9,6 +9,8 @@ from ..sites import Site
 from .untraced import Action, run_action
 
 if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+
     from .flashface.reference_net import ReferenceNet
 
 KEY = "flashface"
@@ -29,7 +31,9 @@ class Attachment:
     features: FaceFeatures | None = None
 
 
-def put_first(model, patches: Mapping[str, Callable], replaced: Mapping[str, Callable]) -> None:
+def put_first(
+    model: "ModelPatcher", patches: Mapping[str, Callable], replaced: Mapping[str, Callable]
+) -> None:
     """Each patch at the head of its list, and those that it replaces out of it.
 
     y must be seen before HyperTile or ToMe cut it into pieces, and what is added to attention

@@ -11,11 +11,14 @@ import threading
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from comfy.patcher_extension import WrappersMP
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
+
+if TYPE_CHECKING:
+    from comfy.model_base import BaseModel
 
 # Tensors and the extra_options of one place in the UNet to a tensor like the first one.
 Action = Callable[[Sequence[torch.Tensor], dict[str, Any]], torch.Tensor]
@@ -78,7 +81,7 @@ def call_unet(executor, x, t, c_concat, c_crossattn, control, transformer_option
         return executor(x, t, c_concat, c_crossattn, control, options, **(kwargs | marks))
 
 
-def _graph_marks(model, options: dict[str, Any]) -> dict[str, bool]:
+def _graph_marks(model: "BaseModel", options: dict[str, Any]) -> dict[str, bool]:
     """Arguments of the UNet that keep graphs for other patches from fitting this call.
 
     {} where no graphs are made. The UNet takes and ignores them.
@@ -90,7 +93,7 @@ def _graph_marks(model, options: dict[str, Any]) -> dict[str, bool]:
     return {f"{name}_in_graph": True for name in options.get(ACTIONS, {})}
 
 
-def plain_unet(model) -> Any:
+def plain_unet(model: "BaseModel") -> Any:
     """The UNet of a BaseModel, without what torch.compile may have put around it."""
     return getattr(model.diffusion_model, "_orig_mod", model.diffusion_model)
 

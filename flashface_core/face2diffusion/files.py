@@ -116,7 +116,7 @@ def build_mapping(name: str, state: Mapping[str, torch.Tensor]) -> MappingNetwor
 def _topology(state: Mapping[str, torch.Tensor], face: str, heads: str | None) -> Topology:
     """As far as the keys tell; the published numbers stand in, to name what the file lacks.
 
-    Aligned faces have one size. heads: 0 for what is no number.
+    Aligned faces have one size. heads: 0 for what is not a number.
     """
     shapes = [
         tuple(state[key].shape)

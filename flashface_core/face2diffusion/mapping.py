@@ -15,7 +15,7 @@ class MappingNetwork(nn.Module):
     """A face vector and an expression to S*, two text tokens (SYSTEMS.md section B.4).
 
     Expression guidance: in training `expression` tells the network how the face looks, and a
-    learned vector stands in when it is not told, so that the identity need not carry it. Without
+    learned vector stands in when none is given, so that the identity need not carry it. Without
     an expression the text decides; with that of another photo, the photo.
 
     identity_width: 1536 for MSID, or the width of any other frozen face embedding. operations:

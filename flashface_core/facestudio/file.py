@@ -187,7 +187,7 @@ def _style_config(name: str, metadata: Mapping[str, str], has_tensors: bool) -> 
 
 
 def _wrong_setting(config: Mapping[str, Any]) -> str | None:
-    """What no CLIP vision network has. Names that it lacks are told where it is built."""
+    """What no CLIP vision network has. Names that it lacks are reported where it is built."""
     for key in COUNTS:
         if key in config and (type(config[key]) is not int or config[key] < 1):
             return f"{key} {config[key]!r}, expected a whole number above 0"

@@ -32,7 +32,7 @@ class Guidance:
     guidance_rescale: 0..1, how far the result's spread is pulled to the text branch's.
     start_percent, end_percent: the part of sampling in which all this is on.
     coarse, medium, fine: multiply the strength at middle + deepest / middle / finest sites.
-    preset: which of PRESETS set the first three, "" for none; only told, never computed with.
+    preset: which of PRESETS set the first three, "" for none; shown only, never computed with.
     """
 
     feature_strength: float = 1.2

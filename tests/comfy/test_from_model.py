@@ -147,7 +147,7 @@ def test_photos_change_the_picture(own):
 
 
 def test_a_place_moves_nothing_but_its_region_counts(own):
-    """There is no position channel: without a region a place is no place."""
+    """There is no position channel: without a region a place has no effect."""
     box = (0.1, 0.1, 0.4, 0.4)
     assert torch.equal(own.drawn(place=Place(box)), own.drawn())
     inside = own.drawn(place=Place(box, inside_region=True))

@@ -55,7 +55,7 @@ class Stop(Exception):
 
 
 def asked_for(monkeypatch, model, flashface, batch=1) -> float:
-    """Bytes that core is told to make free for one run."""
+    """Bytes that core is asked to free for one run."""
     asked = []
 
     def watched(models, memory_required=0, **kwargs):

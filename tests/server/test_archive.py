@@ -26,7 +26,7 @@ def listed(*options: str) -> set[str]:
     try:
         done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
-        pytest.skip("the archive is made of what git tracks, and this is no git clone")
+        pytest.skip("the archive is made of what git tracks, and this is not a git clone")
     return set(filter(None, done.stdout.split("\0")))
 
 
@@ -68,7 +68,7 @@ def test_it_is_no_larger_than_what_the_nodes_load(base, unpacked):
     assert size < MOST
     models = {path.suffix for path in (unpacked / "tiny_models").rglob("*") if path.is_file()}
     assert models == {".safetensors", ".md"}
-    assert not (unpacked / "tiny_models" / "yardsticks.safetensors").exists()
+    assert not (unpacked / "tiny_models" / "probes.safetensors").exists()
     assert not {path.name for path in unpacked.iterdir()} & {"tests", "training", ".ci", ".github"}
 
 

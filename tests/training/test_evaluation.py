@@ -1,4 +1,4 @@
-"""The measures of the toy world: yardsticks on clean drawings, and the sums of an evaluation."""
+"""The measures of the toy world: probes on clean drawings, and the sums of an evaluation."""
 
 import json
 import os
@@ -17,55 +17,55 @@ from toy_world.scenes import Scenes
 from training.sampling import region_masks
 from training.tiny.evaluation import ToyEvaluation
 from training.tiny.measure import AGES, cast, read, summary
-from training.tiny.yardsticks import FACE, PICTURE, load_yardsticks, overlap, score
+from training.tiny.probes import FACE, PICTURE, load_probes, overlap, score
 
 TOLD = ("age", "expression", "clothes", "background", "style")
 
 
 @pytest.fixture(scope="module")
-def yardsticks():
-    return load_yardsticks(FOLDER / "yardsticks.safetensors")
+def probes():
+    return load_probes(FOLDER / "probes.safetensors")
 
 
 @pytest.fixture(scope="module")
-def people(yardsticks):
-    return cast(3, 10, yardsticks)
+def people(probes):
+    return cast(3, 10, probes)
 
 
-def test_the_yardsticks_read_clean_drawings_of_unseen_people(yardsticks):
+def test_the_probes_read_clean_drawings_of_unseen_people(probes):
     """Of a seed on which the shipped ones were never scored; floors of what may be shipped."""
-    scores = score(yardsticks, seed=77, device="cpu", people=100)
+    scores = score(probes, seed=77, device="cpu", people=100)
     assert scores["identified among 50"] >= 0.97
     assert min(scores[name] for name in TOLD) >= 0.95
     assert scores["box IoU"] >= 0.9
     assert set(scores) == {*FACE, *PICTURE, "identified among 50", "box IoU"}
 
 
-def test_a_cast_does_not_depend_on_how_many_are_asked_for(yardsticks, people):
-    fewer = cast(3, 2, yardsticks)
+def test_a_cast_does_not_depend_on_how_many_are_asked_for(probes, people):
+    fewer = cast(3, 2, probes)
     each = len(AGES)
     assert fewer.captions == people.captions[: 2 * each]
     assert torch.equal(fewer.crops, people.crops[:2])
     torch.testing.assert_close(fewer.gallery, people.gallery)
     assert len(fewer.gallery) == 50
-    assert not set(people.captions) & set(cast(4, 2, yardsticks).captions)
+    assert not set(people.captions) & set(cast(4, 2, probes).captions)
 
 
-def test_true_drawings_get_full_marks_and_somebody_elses_get_chance(yardsticks, people):
-    measures = summary(read(people.drawings, people, yardsticks), people)
+def test_true_drawings_get_full_marks_and_somebody_elses_get_chance(probes, people):
+    measures = summary(read(people.drawings, people, probes), people)
     assert measures["identification"] >= 0.97
     assert measures["text_accuracy"] >= 0.95
     assert measures["mark_recovery"] >= 0.9
     assert measures["box_iou"] >= 0.9
     assert measures["child_age"] >= 0.9 and measures["elder_age"] >= 0.9
     shifted = people.drawings.roll(len(AGES), dims=0)
-    others = summary(read(shifted, people, yardsticks), people)
+    others = summary(read(shifted, people, probes), people)
     assert others["identification"] <= 0.1
     assert others["text_accuracy"] <= 0.5
     assert others["child_age"] >= 0.9  # the ages are in the same order for everybody
 
 
-def test_a_mark_is_recovered_only_with_its_colour_and_place(yardsticks, people):
+def test_a_mark_is_recovered_only_with_its_colour_and_place(probes, people):
     """Drawn again with the mark of another colour, in another place, or not at all."""
     marked = people.people.mark != People.names("mark").index("none")
     colour = (people.people.mark_colour + 1) % len(People.names("mark_colour"))
@@ -76,15 +76,15 @@ def test_a_mark_is_recovered_only_with_its_colour_and_place(yardsticks, people):
         people.people.with_values(mark="none"),
     ):
         pictures, _ = draw(changed, people.scenes)
-        measures = summary(read(pictures, people, yardsticks), people)
+        measures = summary(read(pictures, people, probes), people)
         assert measures["mark_recovery"] <= 0.1
     assert marked.any()
 
 
-def test_more_than_fifty_people_are_identified_in_blocks_of_fifty(yardsticks):
-    people = cast(3, 51, yardsticks, ages=("adult",))
+def test_more_than_fifty_people_are_identified_in_blocks_of_fifty(probes):
+    people = cast(3, 51, probes, ages=("adult",))
     assert len(people.gallery) == 100
-    readings = read(people.drawings, people, yardsticks)
+    readings = read(people.drawings, people, probes)
     assert readings.identified[50] and readings.identified.float().mean() >= 0.97
 
 

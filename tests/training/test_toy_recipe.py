@@ -12,16 +12,16 @@ from support.harness import load_flashface
 from support.tools import ROOT
 
 from flashface_core.comfy_adapter.flashface.tiny import FOLDER, load_vae
+from training.tiny.probes import load_probes
 from training.tiny.recipe import ToyRecipe, read_recipe
-from training.tiny.yardsticks import load_yardsticks
 
 # Not bf16: many CPUs compute it by way of float32, a hundred times slower.
 FEW = dict(groups=2, precision="no")
 SHORT = ToyRecipe(
     autoencoder_steps=2,
     decoder_steps=1,
-    yardstick_steps=2,
-    yardstick_people=40,
+    probe_steps=2,
+    probe_people=40,
     people=20,
     width=32,
     heads=1,
@@ -53,7 +53,7 @@ def test_one_command_makes_everything_and_goes_on_where_it_was(tmp_path):
     assert (net.reference_size, net.picture_size) == (64, 128)
     assert model.model.diffusion_model.model_channels == SHORT.width
     load_vae(out / "vae_tiny.safetensors")
-    load_yardsticks(out / "yardsticks.safetensors")
+    load_probes(out / "probes.safetensors")
     assert read_recipe(out / "recipe.json") == SHORT
     with open(out / "losses.csv", newline="") as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["1", "2", "3", "4"]

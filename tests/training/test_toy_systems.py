@@ -131,7 +131,7 @@ def test_the_style_image_shows_the_scene_and_somebody_else(evaluation):
     drawing = evaluation.cast.drawings[0].movedim(0, -1)
     corner = (image[0, :16, :16] - drawing[:16, :16]).abs().mean()
     assert corner < 0.05 < (image[0] - drawing).abs().amax()
-    values = evaluation.yardsticks.look_around(image.movedim(-1, 1))
+    values = evaluation.probes.look_around(image.movedim(-1, 1))
     for name in ("background", "clothes"):
         assert values[name].argmax(1) == evaluation.cast.truth[name][0]
 

@@ -9,11 +9,11 @@ from toy_world.draw import draw, face_boxes, face_crop
 from toy_world.marks import mark_box
 from toy_world.people import MARK_PLACES, SKINS, People
 from toy_world.scenes import AGES, PARTS, STYLES, Scenes, captions
-from training.tiny.yardsticks import (
-    Yardsticks,
+from training.tiny.probes import (
+    Probes,
     identified,
-    load_yardsticks,
-    save_yardsticks,
+    load_probes,
+    save_probes,
     true_values,
 )
 
@@ -172,12 +172,12 @@ def test_a_person_is_identified_when_nobody_else_is_nearer():
     assert identified(own[[1, 0, 2, 3]][:, :1], own) == 0.5
 
 
-def test_saved_yardsticks_read_the_same_to_half_precision(tmp_path):
+def test_saved_probes_read_the_same_to_half_precision(tmp_path):
     torch.manual_seed(0)
-    model = Yardsticks().eval()
-    save_yardsticks(model, tmp_path / "yardsticks.safetensors")
-    saved = load_yardsticks(tmp_path / "yardsticks.safetensors")
+    model = Probes().eval()
+    save_probes(model, tmp_path / "probes.safetensors")
+    saved = load_probes(tmp_path / "probes.safetensors")
     pictures, boxes = draw(People.draw_from(1, "test", 2), Scenes.draw_from(1, "test", 2))
     ours, theirs = model.read(pictures, boxes)[0], saved.read(pictures, boxes)[0]
     assert (ours - theirs).abs().max() < 2e-2
-    assert (tmp_path / "yardsticks.safetensors").stat().st_size < 3 * 2**20
+    assert (tmp_path / "probes.safetensors").stat().st_size < 3 * 2**20

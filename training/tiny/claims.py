@@ -56,8 +56,8 @@ def rows_of(evaluation) -> list[int]:
 def read(evaluation, pictures: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """Cosines (N, 50) to the gallery, and attributes."""
     with torch.no_grad():
-        found = evaluation.yardsticks.find(pictures)
-        embedding, values = evaluation.yardsticks.read(pictures, found)
+        found = evaluation.probes.find(pictures)
+        embedding, values = evaluation.probes.read(pictures, found)
     return embedding @ evaluation.cast.gallery[:NEIGHBOURS].T, values
 
 
@@ -76,7 +76,7 @@ def class_guidance(evaluation, systems: Systems, without: Path) -> dict[str, flo
     rows = torch.tensor(rows_of(evaluation))
     owner = rows // len(evaluation.labels)
     plain = draw_pictures(evaluation, systems.makers["no reference"](), 4, adults(evaluation))
-    head = region_masks(around(evaluation.yardsticks.find(plain)), evaluation.size)[:, None]
+    head = region_masks(around(evaluation.probes.find(plain)), evaluation.size)[:, None]
     for name, words in mappings.items():
         pictures = draw_pictures(evaluation, systems.face2diffusion(words), 4, adults(evaluation))
         change = (pictures - plain).abs().mean(1, keepdim=True)

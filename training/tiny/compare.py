@@ -64,15 +64,15 @@ def measure(evaluation, system) -> tuple[dict[str, float], Tensor]:
 
 def copied_expression(evaluation, system) -> float:
     """From one photo each, of the adults whose text asks for another expression than it has."""
-    cast, yardsticks, each = evaluation.cast, evaluation.yardsticks, len(evaluation.labels)
+    cast, probes, each = evaluation.cast, evaluation.probes, len(evaluation.labels)
     adults = [i for i, age in enumerate(evaluation.labels) if age == "adult"]
     pictures = draw_pictures(
         evaluation, system, 1, lambda person: [person * each + i for i in adults]
     )
     rows = torch.tensor([n * each + i for n in range(evaluation.people) for i in adults])
     with torch.no_grad():
-        _, values = yardsticks.read(pictures, yardsticks.find(pictures))
-        _, photos = yardsticks.look(cast.crops[:, 0])
+        _, values = probes.read(pictures, probes.find(pictures))
+        _, photos = probes.look(cast.crops[:, 0])
     photo = photos["expression"].argmax(1).repeat_interleave(len(adults))
     differ = photo != cast.truth["expression"][rows]
     return (values["expression"] == photo)[differ].float().mean().item()

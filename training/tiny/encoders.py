@@ -2,7 +2,7 @@
 
 face: MSID, who it is, and a second network of its kind that tells the expression. style: a small
 CLIP, whose vision half stands for FaceStudio's, and the prior from a text to its embeddings. They
-are other networks than the yardsticks, by which nobody is conditioned.
+are other networks than the probes, by which nobody is conditioned.
 """
 
 import json
@@ -21,8 +21,8 @@ from flashface_core.facestudio.condition import FACELESS, TextPrior
 from toy_world.draw import draw
 from toy_world.scenes import captions
 
+from .probes import FACE, Pool, batches, cast, names_of
 from .text import ToyText
-from .yardsticks import FACE, Pool, batches, cast, names_of
 
 log = logging.getLogger("flashface.training")
 

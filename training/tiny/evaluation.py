@@ -21,9 +21,9 @@ from training.evaluation import Evaluation, Measures
 from training.sampling import Models, Settings, clip_encoder, identity_of
 
 from .measure import AGES, cast, read, summary
-from .yardsticks import load_yardsticks
+from .probes import load_probes
 
-YARDSTICKS = "yardsticks.safetensors"
+PROBES = "probes.safetensors"
 
 
 class ToyEvaluation(Evaluation):
@@ -41,14 +41,14 @@ class ToyEvaluation(Evaluation):
 
     def __init__(self, people: int, seed: int, folder: Path | None = None) -> None:
         folder = folder or FOLDER
-        missing = [name for name in (FLASHFACE, VAE, YARDSTICKS) if not (folder / name).is_file()]
+        missing = [name for name in (FLASHFACE, VAE, PROBES) if not (folder / name).is_file()]
         if missing:
             raise FlashFaceError(
                 f"There is no {missing[0]} in {folder}, expected the files that "
                 "python -m training.tiny.make --out FOLDER leaves; give that folder as --models."
             )
-        self.yardsticks = load_yardsticks(folder / YARDSTICKS)
-        self.cast = cast(seed, people, self.yardsticks)
+        self.probes = load_probes(folder / PROBES)
+        self.cast = cast(seed, people, self.probes)
         model, net = load_flashface(folder / FLASHFACE, "fp32")
         told = ["", *dict.fromkeys(self.cast.captions)]
         texts = dict(zip(told, clip_encoder(load_tiny_clip())(told), strict=True))
@@ -81,8 +81,8 @@ class ToyEvaluation(Evaluation):
         return settings._replace(guidance=Guidance(*PRESETS["change age"]))
 
     def measure(self, pictures: Tensor) -> Measures:
-        return summary(read(pictures, self.cast, self.yardsticks), self.cast)
+        return summary(read(pictures, self.cast, self.probes), self.cast)
 
     def bounds(self) -> dict[str, Measures]:
-        """What the yardsticks see in the true drawings."""
+        """What the probes see in the true drawings."""
         return {"of_drawings": self.measure(self.cast.drawings)}

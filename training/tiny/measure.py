@@ -11,7 +11,7 @@ from toy_world.people import People
 from toy_world.scenes import Scenes, captions
 from training.evaluation import means
 
-from .yardsticks import Yardsticks, overlap, true_values
+from .probes import Probes, overlap, true_values
 
 GALLERY = 50  # people among whom one is identified
 REFERENCES = 4
@@ -39,7 +39,7 @@ class Cast:
 
 
 @torch.no_grad()
-def cast(seed: int, count: int, yardsticks: Yardsticks, ages: tuple[str, ...] = AGES) -> Cast:
+def cast(seed: int, count: int, probes: Probes, ages: tuple[str, ...] = AGES) -> Cast:
     """Person n is always the same one, whatever `count` is."""
     blocks = -(-count // GALLERY) * GALLERY
     people = People.draw_from(seed, "test", blocks)
@@ -49,7 +49,7 @@ def cast(seed: int, count: int, yardsticks: Yardsticks, ages: tuple[str, ...] = 
     photos = Scenes.draw_from(seed, "test", references.flatten().tolist()).with_values(age="adult")
     sitters = people[torch.arange(blocks).repeat_interleave(REFERENCES)]
     crops = torch.cat([_crops(*part) for part in _parts(sitters, photos)])
-    embedding, _ = yardsticks.look(crops)
+    embedding, _ = probes.look(crops)
     gallery = embedding.unflatten(0, (blocks, REFERENCES)).mean(dim=1)
 
     wanted = first[:count, None] + REFERENCES + torch.arange(len(ages))
@@ -90,10 +90,10 @@ class Readings(NamedTuple):
 
 
 @torch.no_grad()
-def read(pictures: Tensor, people: Cast, yardsticks: Yardsticks) -> Readings:
+def read(pictures: Tensor, people: Cast, probes: Probes) -> Readings:
     """pictures: (N * P, 3, H, W) in 0..1, in the order of the cast's scenes."""
-    found = yardsticks.find(pictures)
-    embedding, values = yardsticks.read(pictures, found)
+    found = probes.find(pictures)
+    embedding, values = probes.read(pictures, found)
     each = len(pictures) // len(people.crops)
     owner = torch.arange(len(people.crops)).repeat_interleave(each)
     cosine = embedding @ people.gallery.T

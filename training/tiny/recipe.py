@@ -1,4 +1,4 @@
-"""The tiny models from nothing: VAE, yardsticks, drawn people, FlashFace."""
+"""The tiny models from nothing: VAE, probes, drawn people, FlashFace."""
 
 import csv
 import dataclasses
@@ -27,16 +27,16 @@ from .autoencoder import train as train_autoencoder
 from .curve import PAIRED, plot_curve
 from .encode import encode_people, join_people
 from .grid import Grid
+from .probes import Pool, save_probes
+from .probes import train as train_probes
 from .text import ToyText
-from .yardsticks import Pool, save_yardsticks
-from .yardsticks import train as train_yardsticks
 
 log = logging.getLogger("flashface.training")
 
-FLASHFACE, VAE, YARDSTICKS = (
+FLASHFACE, VAE, PROBES = (
     "flashface_tiny.safetensors",
     "vae_tiny.safetensors",
-    "yardsticks.safetensors",
+    "probes.safetensors",
 )
 RECIPE, PRETRAINED = "recipe.json", "pretrained.safetensors"
 
@@ -79,8 +79,8 @@ class ToyRecipe:
     seed: int = 0
     autoencoder_steps: int = 4400
     decoder_steps: int = 5000
-    yardstick_steps: int = 2400
-    yardstick_people: int = 9000
+    probe_steps: int = 2400
+    probe_people: int = 9000
     people: int = 3600
     scenes: int = 8
     width: int = 64
@@ -105,11 +105,11 @@ def make_vae(recipe: ToyRecipe, path: Path) -> None:
         save_autoencoder(model, path)
 
 
-def make_yardsticks(recipe: ToyRecipe, path: Path) -> None:
+def make_probes(recipe: ToyRecipe, path: Path) -> None:
     if PartialState().is_main_process:
         device = str(PartialState().device)
-        pool = Pool(recipe.seed, recipe.yardstick_people, 2, device, compiled=False)
-        save_yardsticks(train_yardsticks(pool, recipe.yardstick_steps, recipe.seed, device), path)
+        pool = Pool(recipe.seed, recipe.probe_people, 2, device, compiled=False)
+        save_probes(train_probes(pool, recipe.probe_steps, recipe.seed, device), path)
     PartialState().wait_for_everyone()
 
 
@@ -191,8 +191,8 @@ def run(recipe: ToyRecipe, out: Path, work: Path) -> None:
     if not (out / VAE).exists():
         make_vae(recipe, out / VAE)
     PartialState().wait_for_everyone()
-    if not (out / YARDSTICKS).exists():
-        make_yardsticks(recipe, out / YARDSTICKS)
+    if not (out / PROBES).exists():
+        make_probes(recipe, out / PROBES)
     people = encode(recipe, out / VAE, work)
     start = pretrain(recipe, people, work)
     train_flashface(recipe, start, people, out / VAE, work, out / FLASHFACE)

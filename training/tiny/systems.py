@@ -24,10 +24,10 @@ from . import encoders
 from .autoencoder import load_autoencoder
 from .curve import plot_curve
 from .encode import encode_people, join_people
+from .probes import Pool
 from .recipe import COMMON
 from .seen import see_people
 from .text import ToyText
-from .yardsticks import Pool
 
 FACE2DIFFUSION, FACESTUDIO, FACE_FUSION = "face2diffusion", "facestudio", "face_fusion"
 WITHOUT_CGDR = "face2diffusion-without-cgdr"

@@ -83,9 +83,9 @@ def mixes(evaluation, pairs: int) -> tuple[dict[str, float], Tensor]:
 
 def _cosines(evaluation, pictures: Tensor) -> Tensor:
     """(N, 50) of the faces found in square pictures to the photos of the first 50 people."""
-    yardsticks = evaluation.yardsticks
+    probes = evaluation.probes
     with torch.no_grad():
-        embeddings, _ = yardsticks.read(pictures, yardsticks.find(pictures))
+        embeddings, _ = probes.read(pictures, probes.find(pictures))
     return embeddings @ evaluation.cast.gallery[:NEIGHBOURS].T
 
 

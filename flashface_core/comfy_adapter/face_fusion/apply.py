@@ -6,6 +6,7 @@ none where nobody is seen. So the plain MODEL is the plain MODEL to the bit.
 
 import math
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from comfy.patcher_extension import WrappersMP
@@ -24,6 +25,9 @@ from ..step import System
 from ..unet import PatchSet, site_of, transformer_block
 from ..untraced import with_actions
 from .photos import AS_TRAINED, CALLED, TRAINING_FREE, FusionNet, FusionPhotos
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
 
 NODE = "Face Fusion Apply"
 FACE_FUSION = System("face_fusion", NODE)
@@ -85,7 +89,7 @@ def _plan(timestep: float, is_inside: bool) -> StepPlan:
     return StepPlan(float(is_inside), other=0.0, reference=None, face_guidance=0.0, rescale=0.0)
 
 
-def _check_fit(model, shape: Shape, photos: FusionPhotos) -> None:
+def _check_fit(model: "ModelPatcher", shape: Shape, photos: FusionPhotos) -> None:
     kind, name = type(model.model).__name__, photos.fusion.name
     width = photos.text[0][0].shape[-1]
     if width != shape.context_width:

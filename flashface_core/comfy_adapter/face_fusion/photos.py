@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import comfy.ops
 import torch
@@ -21,6 +21,10 @@ from ..patcher import loaded_by, make_patcher
 from ..photo_encoder import EncoderSettings, LatentCaches, Reader, check_inputs
 from ..unet import transformer_block
 from ..untraced import plain_unet
+
+if TYPE_CHECKING:
+    from comfy.model_base import BaseModel
+    from comfy.sd import VAE
 
 TRAINING_FREE = "none (training-free)"
 AS_TRAINED = "as trained"
@@ -89,8 +93,8 @@ class FusionPhotos:
 
     fusion: FaceFusion
     identity: Identity | IdentityGroup
-    vae: Any
-    text: Any
+    vae: "VAE"
+    text: list
 
     def get_models(self) -> list:
         """The ModelPatchers that FaceFusionApply will need; newer cores keep them meanwhile."""
@@ -139,19 +143,19 @@ class FusionNet(LiveReferenceNet):
     def reference_timestep(self, timestep: float) -> float:
         return timestep if self.noise == CURRENT_STEP else 0.0
 
-    def _person(self, identity: Identity, vae) -> Person:
+    def _person(self, identity: Identity, vae: "VAE") -> Person:
         """The strength of a place is a factor of the photos' weights here."""
         person = super()._person(identity, vae)
         weighed = (replace(r, weight=r.weight * person.strength) for r in person.references)
         return replace(person, references=tuple(r for r in weighed if r.weight > 0))
 
-    def _reference_latent(self, reference: FaceReference, weight: float, vae) -> FusionPhoto:
+    def _reference_latent(self, reference: FaceReference, weight: float, vae: "VAE") -> FusionPhoto:
         found = super()._reference_latent(reference, weight, vae)
         white = pad_to_square(torch.full_like(reference.crop, 255), self.reference_size)
         # Content is that of the crop: the noise must not follow the VAE's last bit.
         return FusionPhoto(found.latent, reference.content, weight, white[None, ..., 0] > 127)
 
-    def _keys_values(self, features, reference, timestep, device, model) -> KeysValues:
+    def _keys_values(self, features, reference, timestep, device, model: "BaseModel") -> KeysValues:
         assert isinstance(reference, FusionPhoto)
         latent, timestep = self._network_input(reference, timestep, model.model_sampling)
         maps = self._feature_maps(features, latent, timestep, device, model)

@@ -1,5 +1,7 @@
 """FaceStudioApply: the tensors of a FaceStudio file in a clone of MODEL."""
 
+from typing import TYPE_CHECKING
+
 from comfy.patcher_extension import WrappersMP
 
 from ...errors import FlashFaceError
@@ -8,10 +10,13 @@ from ..step import Run, entries
 from .networks import SOURCE, FaceStudio, Source
 from .people import KEY, RUN, attach_people, cross_attentions
 
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+
 PREFIX = "diffusion_model."
 
 
-def apply_facestudio(model, facestudio: FaceStudio):
+def apply_facestudio(model: "ModelPatcher", facestudio: FaceStudio):
     """A clone of MODEL with FaceStudio's UNet, for its CONDITIONING; MODEL is left as it is.
 
     Tensors are set by core's weight patches, after merges and before what adds: the file's they
@@ -58,7 +63,7 @@ def make_source_check(source: Source):
     return check_source
 
 
-def _check_fit(model, facestudio: FaceStudio) -> None:
+def _check_fit(model: "ModelPatcher", facestudio: FaceStudio) -> None:
     kind, name = type(model.model).__name__, facestudio.name
     if (carried := model.get_attachment(KEY)) is not None:
         raise FlashFaceError(

@@ -7,7 +7,7 @@ CONDITIONING carries regions, its place is taken by attention of every token to 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import comfy.conds
 import comfy.utils
@@ -26,6 +26,9 @@ from ..step import Run, entries, swapped_conds
 from ..unet import site_of, transformer_blocks
 from ..untraced import call_unet, plain_unet, with_actions
 from .needs_apply import without_mark
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
 
 WITHOUT = "regions: every part of it attends to everybody"
 KEY = "facestudio"
@@ -98,7 +101,7 @@ class Rows:
         return self.identities[size]
 
 
-def attach_people(model) -> None:
+def attach_people(model: "ModelPatcher") -> None:
     """Multi-identity cross-attention for the CONDITIONINGs that ask for it, and no others."""
     # Outside of FlashFaceApply's, which with context windows calls the UNet once more on its own:
     # that call needs PICTURE too.

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from comfy.patcher_extension import WrappersMP
 
@@ -19,6 +19,9 @@ from ..schedule import sigmas_between
 from ..step import FLASHFACE
 from ..unet import KEY
 
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+
 
 class AttachedNet(Protocol):
     """What Apply asks of a REFERENCE_NET."""
@@ -28,11 +31,11 @@ class AttachedNet(Protocol):
         """Coarse, medium or fine, by attention site."""
         ...
 
-    def check_fit(self, model) -> None:
+    def check_fit(self, model: "ModelPatcher") -> None:
         """Raises FlashFaceError when features of it do not fit MODEL."""
         ...
 
-    def attach(self, model, features: FaceFeatures) -> Any:
+    def attach(self, model: "ModelPatcher", features: FaceFeatures) -> "ModelPatcher":
         """A clone of MODEL whose attention can see references."""
         ...
 
@@ -42,7 +45,7 @@ class AttachedNet(Protocol):
         ...
 
 
-def apply_features(model, features: FaceFeatures, guidance: Guidance):
+def apply_features(model: "ModelPatcher", features: FaceFeatures, guidance: Guidance):
     """A clone of MODEL that draws the identity; the given MODEL is left as it is.
 
     Raises FlashFaceError when features and MODEL do not fit, or MODEL carries features already.

@@ -24,13 +24,17 @@ from ..unet import (
 from ..untraced import make_announcement, run_action
 
 if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+
     from .reference_net import ReferenceNet
 
 ROWS = "flashface_rows"
 Y = "flashface_y"
 
 
-def attach_reference_net(model, net: "ReferenceNet", features: FaceFeatures | None = None):
+def attach_reference_net(
+    model: "ModelPatcher", net: "ReferenceNet", features: FaceFeatures | None = None
+):
     """A clone of MODEL with the reference attention of `net` (in place of another set of it)."""
     model = model.clone()
     previous: Attachment | None = model.get_attachment(KEY)
@@ -91,7 +95,7 @@ def make_position(network: ReferenceNetwork) -> PatchSet:
     return PatchSet({"input_block_patch": act}, {name: add_position})
 
 
-def check_fit(model, net: "ReferenceNet") -> None:
+def check_fit(model: "ModelPatcher", net: "ReferenceNet") -> None:
     """Raises FlashFaceError when the reference attention does not fit MODEL's UNet, or when MODEL
     has that of other weights."""
     unet = model.model.diffusion_model

@@ -7,7 +7,7 @@ LoRA that lie on it, and never a second copy. What is kept here is its shape.
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import comfy.model_management
 import torch
@@ -39,6 +39,11 @@ from ..unet import (
     transformer_blocks,
 )
 from ..untraced import make_announcement, plain_unet
+
+if TYPE_CHECKING:
+    from comfy.model_base import BaseModel
+    from comfy.model_patcher import ModelPatcher
+    from comfy.sd import VAE
 
 log = logging.getLogger("flashface")
 
@@ -116,11 +121,11 @@ class LiveReferenceNet(PhotoEncoder):
         super().__init__(settings, latents)
         self.shape = shape
 
-    def check_fit(self, model) -> None:
+    def check_fit(self, model: "ModelPatcher") -> None:
         """Raises FlashFaceError when MODEL is not of the shape that features were made for."""
         check_shape(model, self)
 
-    def attach(self, model, features: FaceFeatures):
+    def attach(self, model: "ModelPatcher", features: FaceFeatures) -> "ModelPatcher":
         """A clone of MODEL whose self-attention sees the references."""
         return attach_extra_keys(model, self, features)
 
@@ -129,7 +134,7 @@ class LiveReferenceNet(PhotoEncoder):
         """transformer_options of one UNet call for these patches."""
         return {**options, ROWS: rows, UNET: unet}
 
-    def encode(self, identity, vae, negative, sigmas=None) -> FaceFeatures:
+    def encode(self, identity, vae: "VAE", negative, sigmas=None) -> FaceFeatures:
         """As every REFERENCE_NET does; SDXL's takes the pooled part of the negative prompt too."""
         features = super().encode(identity, vae, negative, sigmas)
         if not self.shape.has_pooled:
@@ -190,7 +195,7 @@ class LiveReferenceNet(PhotoEncoder):
             site: (attention[site].to_k(y), attention[site].to_v(y)) for site, y in maps.items()
         }
 
-    def _feature_maps(self, features, latent, timestep, device, model):
+    def _feature_maps(self, features, latent, timestep, device, model: "BaseModel"):
         """One pass over one latent, with the MODEL's reference attention on the photo itself
         where the MODEL was trained with it."""
         attachment: Attachment | None = model.current_patcher.get_attachment(KEY)
@@ -198,7 +203,8 @@ class LiveReferenceNet(PhotoEncoder):
         dtype = model.manual_cast_dtype or model.get_dtype()
         y = None
         if features.pooled is not None:
-            y = model.encode_adm(
+            encode_pooled: Any = model.encode_adm
+            y = encode_pooled(
                 pooled_output=features.pooled.to(device),
                 width=self.reference_size,
                 height=self.reference_size,
@@ -217,13 +223,13 @@ class LiveReferenceNet(PhotoEncoder):
         )
 
 
-def reference_net_from_model(model) -> LiveReferenceNet:
+def reference_net_from_model(model: "ModelPatcher") -> LiveReferenceNet:
     """Raises FlashFaceError for a MODEL that is neither SD1.5 nor SDXL."""
     shape = shape_of(model)
     return LiveReferenceNet(shape, live_settings(model, shape, "FlashFace ReferenceNet from Model"))
 
 
-def live_settings(model, shape: Shape, name: str) -> EncoderSettings:
+def live_settings(model: "ModelPatcher", shape: Shape, name: str) -> EncoderSettings:
     """Of a LiveReferenceNet for MODEL.
 
     reference_size: that of the reference attention that MODEL carries, or its family's.
@@ -231,16 +237,17 @@ def live_settings(model, shape: Shape, name: str) -> EncoderSettings:
     family = FAMILIES[shape.context_width]
     attachment: Attachment | None = model.get_attachment(KEY)
     carried = None if attachment is None else attachment.net
+    latent_format: Any = model.get_model_object("latent_format")
     return EncoderSettings(
         Reader(f"{name} ({family.name})", shape.context_width, family.name),
         levels_of(shape.depths),
         model.model.manual_cast_dtype or model.model.get_dtype(),
         family.reference_size if carried is None else carried.reference_size,
-        model.get_model_object("latent_format"),
+        latent_format,
     )
 
 
-def check_shape(model, net: LiveReferenceNet) -> None:
+def check_shape(model: "ModelPatcher", net: LiveReferenceNet) -> None:
     """Raises FlashFaceError when MODEL is not of the shape that the features were made for."""
     found, wanted = shape_of(model), net.shape
     different = {
@@ -260,7 +267,7 @@ def check_shape(model, net: LiveReferenceNet) -> None:
             )
 
 
-def attach_extra_keys(model, net: LiveReferenceNet, features: FaceFeatures):
+def attach_extra_keys(model: "ModelPatcher", net: LiveReferenceNet, features: FaceFeatures):
     """A clone of MODEL whose self-attention sees the references; its RA, if any, stays."""
     model = model.clone()
     previous: Attachment | None = model.get_attachment(KEY)

@@ -1,5 +1,7 @@
 """REFERENCE_NET of a FlashFace checkpoint, under ComfyUI's memory management."""
 
+from typing import TYPE_CHECKING
+
 import comfy.model_management
 import comfy.model_sampling
 import comfy.utils
@@ -10,6 +12,9 @@ from ...flashface.reference_net import ReferenceNetwork
 from ...row_references import StepReferences, gather_references
 from ..photo_encoder import EncoderSettings, PhotoEncoder
 from .attach import attach_reference_net, attach_rows, check_fit
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
 
 # In main memory; 4 references and 30 steps take 0.64 GB in fp16 at SD1.5's size.
 CACHE_BYTES = 2 * 1024**3
@@ -34,11 +39,11 @@ class ReferenceNet(PhotoEncoder):
     def get_models(self) -> list:
         return [self.patcher]
 
-    def check_fit(self, model) -> None:
+    def check_fit(self, model: "ModelPatcher") -> None:
         """Raises FlashFaceError when the reference attention does not fit MODEL's UNet."""
         check_fit(model, self)
 
-    def attach(self, model, features: FaceFeatures | None = None):
+    def attach(self, model: "ModelPatcher", features: FaceFeatures | None = None) -> "ModelPatcher":
         """A clone of MODEL with this reference attention."""
         return attach_reference_net(model, self, features)
 

@@ -1,6 +1,6 @@
-"""Yardsticks of the toy world: who is it, what does the picture show, and where is the face.
+"""Probes of the toy world: who is it, what does the picture show, and where is the face.
 
-    python -m training.tiny.yardsticks --out yardsticks.safetensors
+    python -m training.tiny.probes --out probes.safetensors
 
 All readers learn on people of the train split and are scored here on the test split.
 """
@@ -88,7 +88,7 @@ class Trunk(nn.Module):
         return x.flatten(1)
 
 
-class Yardsticks(nn.Module):
+class Probes(nn.Module):
     """The recogniser, the attribute readers, and the finder of the face."""
 
     def __init__(self, width: int = 24) -> None:
@@ -133,11 +133,11 @@ class Yardsticks(nn.Module):
         return embedding, {name: value.argmax(1) for name, value in logits.items()}
 
 
-def identified(probes: Tensor, gallery: Tensor) -> Tensor:
-    """Share of probes (N, K, D) nearest to their own row of gallery (N, K, D), among N people."""
+def identified(shown: Tensor, gallery: Tensor) -> Tensor:
+    """Share of shown (N, K, D) nearest to their own row of gallery (N, K, D), among N people."""
     rows = F.normalize(gallery.mean(dim=1), dim=1)
-    nearest = (probes.flatten(0, 1) @ rows.T).argmax(1)
-    own = torch.arange(len(rows), device=rows.device).repeat_interleave(probes.shape[1])
+    nearest = (shown.flatten(0, 1) @ rows.T).argmax(1)
+    own = torch.arange(len(rows), device=rows.device).repeat_interleave(shown.shape[1])
     return (nearest == own).float().mean()
 
 
@@ -204,11 +204,11 @@ def _worn(pictures: Tensor, random: torch.Generator) -> Tensor:
     return torch.cat([soft, pictures[third:]]) + noise
 
 
-def train(pool: Pool, steps: int, seed: int, device: str, batch: int = 96) -> Yardsticks:
+def train(pool: Pool, steps: int, seed: int, device: str, batch: int = 96) -> Probes:
     """Cosine-margin classification of the train people (CosFace, Wang et al. 2018) and readers."""
     torch.manual_seed(seed)
     random = torch.Generator().manual_seed(seed)
-    model = Yardsticks().to(device).train()
+    model = Probes().to(device).train()
     people = nn.Parameter(F.normalize(torch.randn(int(pool.owner.max()) + 1, EMBEDDING)).to(device))
     optimizer = torch.optim.AdamW([*model.parameters(), people], lr=2e-3, weight_decay=1e-3)
     order = torch.empty(0, dtype=torch.long)
@@ -231,7 +231,7 @@ def train(pool: Pool, steps: int, seed: int, device: str, batch: int = 96) -> Ya
 
 
 def _loss(
-    model: Yardsticks,
+    model: Probes,
     people: Tensor,
     pool: Pool,
     rows: Tensor,
@@ -262,7 +262,7 @@ def _loss(
 
 
 @torch.no_grad()
-def score(model: Yardsticks, seed: int, device: str, people: int = 200) -> dict[str, float]:
+def score(model: Probes, seed: int, device: str, people: int = 200) -> dict[str, float]:
     """Accuracy on clean drawings of test people: identification among 50, and each attribute.
 
     Of four scenes of a person three are the gallery and one the probe.
@@ -285,20 +285,20 @@ def score(model: Yardsticks, seed: int, device: str, people: int = 200) -> dict[
     return {"identified among 50": torch.stack(found).mean().item(), **scores}
 
 
-def save_yardsticks(model: Yardsticks, path: str | Path) -> None:
+def save_probes(model: Probes, path: str | Path) -> None:
     state = {name: value.contiguous() for name, value in model.state_dict().items()}
     halves = {n: v.half() if v.is_floating_point() else v for n, v in state.items()}
     save_file(halves, str(path))
 
 
-def load_yardsticks(path: str | Path, device: str = "cpu") -> Yardsticks:
-    model = Yardsticks()
+def load_probes(path: str | Path, device: str = "cpu") -> Probes:
+    model = Probes()
     model.load_state_dict(load_file(str(path)))  # copies into float32
     return model.to(device).eval()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Train and score the toy world's yardsticks.")
+    parser = argparse.ArgumentParser(description="Train and score the toy world's probes.")
     parser.add_argument("--steps", type=int, default=2400)
     parser.add_argument("--people", type=int, default=9000)
     parser.add_argument("--scenes", type=int, default=2, help="per person")
@@ -312,9 +312,9 @@ def main() -> None:
     pool = Pool(options.seed, options.people, options.scenes, options.device, options.compile)
     log.info("%d drawings in %.0f s", len(pool.owner), time.monotonic() - start)
     model = train(pool, options.steps, options.seed, options.device)
-    save_yardsticks(model, options.out)
+    save_probes(model, options.out)
     log.info("%s: %.1f MB", options.out, Path(options.out).stat().st_size / 2**20)
-    saved = load_yardsticks(options.out, options.device)
+    saved = load_probes(options.out, options.device)
     for name, value in score(saved, options.seed, options.device).items():
         log.info("%20s %.4f", name, value)
 
