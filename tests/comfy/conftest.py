@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 from support.harness import load_flashface, make_features
+from support.models import write_small_flashface
 from support.sampling import NEGATIVE, POSITIVE, noise
 from support.systems import Bench
-from support.tools import load_tool
 
 REFERENCE_SIZE = 8
 
@@ -31,8 +31,7 @@ def as_the_server_does():
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("flashface") / "mini.safetensors"
-    return load_tool("rule_weights").write_rule_checkpoint(path, "mini")
+    return write_small_flashface(tmp_path_factory.mktemp("flashface") / "small.safetensors")
 
 
 @dataclass(frozen=True)

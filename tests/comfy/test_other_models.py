@@ -244,7 +244,7 @@ def test_features_of_another_checkpoint_are_refused(flashface, checkpoint, tmp_p
     other = replace(flashface, net=load_flashface(path, "fp32")[1])
     with pytest.raises(FlashFaceError) as error:
         apply_features(flashface.model, other.features(), GUIDANCE)
-    assert "mini.safetensors" in str(error.value) and "other.safetensors" in str(error.value)
+    assert "small.safetensors" in str(error.value) and "other.safetensors" in str(error.value)
 
 
 def test_applying_twice_names_the_node_that_joins_people(flashface):
@@ -261,7 +261,7 @@ def test_applying_twice_names_the_node_that_joins_people(flashface):
 def test_a_model_of_another_family_is_refused(flashface, make, found):
     with pytest.raises(FlashFaceError, match=found) as error:
         FlashFaceApply.execute(make(), flashface.features())
-    assert "mini.safetensors, context width 768" in str(error.value)
+    assert "small.safetensors, context width 768" in str(error.value)
 
 
 def test_a_model_of_another_width_is_refused(flashface):

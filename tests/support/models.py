@@ -1,5 +1,7 @@
 """Other people's MODELs: a community SD1.5 at a checkpoint's size, a small SDXL and Flux, a VAE."""
 
+from pathlib import Path
+
 import comfy.ldm.flux.model
 import comfy.model_detection
 import comfy.sd
@@ -7,9 +9,14 @@ import comfy.supported_models
 import comfy.taesd.taesd
 import torch
 from flashface_pack.flashface_core.comfy_adapter.patcher import make_patcher
+from flashface_pack.flashface_core.flashface.checkpoint import published_state_dict
+from flashface_pack.flashface_core.weights_file import write_safetensors
+
+from training.initial import fresh_checkpoint
 
 from .control import seeded_like
 from .core_calls import known_to
+from .tools import load_tool
 
 
 def community_model(model, seed: int, dtype=torch.float32, compute_dtype=None, num_heads: int = 8):
@@ -113,3 +120,14 @@ def _patcher(config, weights, dtype=torch.float32, compute_dtype=None):
     if weights:
         model.diffusion_model.load_state_dict(weights)
     return make_patcher(model)
+
+
+def write_small_flashface(path: Path) -> Path:
+    """A FlashFace of three sizes with one block each, weights by rule: a third of the work of the
+    official topology, which the golden numbers have."""
+    checkpoint = fresh_checkpoint("small", width=64, multipliers=(1, 2, 2), heads=8)
+    shapes = {key: tuple(t.shape) for key, t in published_state_dict(checkpoint).items()}
+    rule_tensor = load_tool("rule_weights").rule_tensor
+    tensors = ((key, rule_tensor(key, shape)) for key, shape in shapes.items())
+    write_safetensors(path, shapes, tensors, torch.float32, {"num_heads": "8"})
+    return path
