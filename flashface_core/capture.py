@@ -1,6 +1,7 @@
 """The feature maps of any of ComfyUI's UNets: what its attention reads."""
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,6 +22,7 @@ def feature_maps(
     y: torch.Tensor | None = None,
     patches: Mapping[str, Iterable[Callable]] | None = None,
     reads: str = "attn1",
+    options: Mapping[str, Any] | None = None,
 ) -> dict[Site, torch.Tensor]:
     """The norm1 output, before self-attention, of every site's transformer block; with reads
     "attn2" the norm2 output, before cross-attention, and encoder sites too.
@@ -28,8 +30,8 @@ def feature_maps(
     latent: reference latents (N, 4, h, w), scaled by the latent format; FlashFace's are clean.
     timestep: the target's current model timestep (0..999), one for all or (N,). context: the
     negative prompt's embedding, (1, 77 k, width) or one per latent. y: (N, D) for networks that
-    have such an input (SDXL). patches: ComfyUI's, of this pass. Returns (N, L, C) per site
-    (official reference_unet.py).
+    have such an input (SDXL). patches, options: ComfyUI's patches and transformer_options of this
+    pass. Returns (N, L, C) per site (official reference_unet.py).
     """
     missing, captured = set(sites), {}
 
@@ -52,7 +54,7 @@ def feature_maps(
             timesteps,
             context=context.expand(count, -1, -1),
             y=y,
-            transformer_options={"patches": patches},
+            transformer_options={**(options or {}), "patches": patches},
         )
     except _AllCaptured:
         return captured

@@ -1,8 +1,9 @@
 """FACE_FEATURES: encoded people, and the bounded cache for what was computed of them."""
 
 import threading
+from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -51,6 +52,8 @@ class FaceFeatures:
     net: the REFERENCE_NET that computes (and keeps) the keys and values.
     context: negative prompt embedding (1, 77 k, width) on the CPU; context_content: its hash.
     pooled: the negative prompt's pooled embedding (1, D), for networks that want one (SDXL).
+    anchors: model timesteps, increasing, at which the ReferenceNet runs; keys and values of the
+    others lie on the line between two of them. (): it runs at every step's own.
     """
 
     net: Any
@@ -58,6 +61,7 @@ class FaceFeatures:
     context: torch.Tensor
     context_content: str
     pooled: torch.Tensor | None = None
+    anchors: tuple[float, ...] = ()
 
     @property
     def has_effect(self) -> bool:
@@ -66,6 +70,30 @@ class FaceFeatures:
     def get_models(self) -> list:
         """The ModelPatchers that sampling needs beside the MODEL; newer cores keep them."""
         return self.net.get_models()
+
+
+def between(anchors: Sequence[float], timestep: float) -> list[tuple[float, float]]:
+    """The anchors around a timestep with the share of each; the timestep itself without any."""
+    if not anchors:
+        return [(timestep, 1.0)]
+    inside = min(max(timestep, anchors[0]), anchors[-1])
+    upper = bisect_left(anchors, inside)
+    if anchors[upper] == inside:
+        return [(anchors[upper], 1.0)]
+    low, high = anchors[upper - 1], anchors[upper]
+    share = (inside - low) / (high - low)
+    return [(low, 1 - share), (high, share)]
+
+
+def blended(shares: Sequence[float], entries: Sequence[KeysValues]) -> KeysValues:
+    """The mean of keys and values, weighted by `shares`, which sum to 1."""
+    if len(entries) == 1:
+        return entries[0]
+    (low, high), (_, share) = entries, shares
+    return {
+        site: (torch.lerp(k, high[site][0], share), torch.lerp(v, high[site][1], share))
+        for site, (k, v) in low.items()
+    }
 
 
 class FeatureCache(Generic[_Value]):
@@ -82,19 +110,34 @@ class FeatureCache(Generic[_Value]):
         self._lock = threading.Lock()
 
     def get(self, key: Hashable, compute: Callable[[], _Value]) -> _Value:
+        return self.get_all([key], lambda _: [compute()])[0]
+
+    def get_all(
+        self, keys: Sequence[Hashable], compute: Callable[[list[Hashable]], Iterable[_Value]]
+    ) -> list[_Value]:
+        """One value per key; those that are missing by one call of compute(their keys)."""
+        found: dict[Hashable, _Value] = {}
         with self._lock:
-            if key in self._entries:
-                self._entries.move_to_end(key)
-                return self._entries[key]
-        value = compute()
+            for key in keys:
+                if key in self._entries:
+                    self._entries.move_to_end(key)
+                    found[key] = self._entries[key]
+        missing = [key for key in dict.fromkeys(keys) if key not in found]
+        if missing:
+            for key, value in zip(missing, compute(missing), strict=True):
+                found[key] = value
+                self._keep(key, value)
+        return [found[key] for key in keys]
+
+    def _keep(self, key: Hashable, value: _Value) -> None:
         size = _size(value)
         with self._lock:
-            if key not in self._entries and size <= self.max_bytes:
-                self._entries[key] = value
-                self.bytes += size
-                while self.bytes > self.max_bytes:
-                    self.bytes -= _size(self._entries.popitem(last=False)[1])
-        return value
+            if key in self._entries or size > self.max_bytes:
+                return
+            self._entries[key] = value
+            self.bytes += size
+            while self.bytes > self.max_bytes:
+                self.bytes -= _size(self._entries.popitem(last=False)[1])
 
 
 def _size(value: Any) -> int:

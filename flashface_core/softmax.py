@@ -15,8 +15,9 @@ from torch import nn
 
 Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int], torch.Tensor]
 
-# Scores that the plain fallback holds at a time; bounds its memory to about 256 MB in fp32.
-PLAIN_SCORES = 2**26
+# Scores that the plain fallback holds at a time: 64 MB in fp32, three times that with what is
+# computed of them.
+PLAIN_SCORES = 2**24
 
 
 class ReferenceKeys(NamedTuple):

@@ -9,6 +9,7 @@ import comfy.model_patcher
 import torch
 
 from ..features import FaceFeatures
+from .photo_encoder import ROWS_PER_PASS
 
 
 def make_patcher(module: torch.nn.Module, disable_dynamic: bool = False):
@@ -37,13 +38,16 @@ def loaded_by(patcher: Any, load: Callable, *args) -> None:
 
 def make_memory_estimate(features: FaceFeatures, branches: int):
     def estimate(executor, model, noise_shape, *args, **kwargs):
-        """PREPARE_SAMPLING: room for a third branch, and for keys and values."""
+        """PREPARE_SAMPLING: room for a third branch, or for the photos that go through a network
+        together where that takes more, and for keys and values."""
         references = sum(len(person.references) for person in features.people)
         size = max(r.latent[0, 0].numel() for p in features.people for r in p.references)
         kv_bytes = references * features.net.keys_values_bytes(size)
         one_row = max(1, model.model.memory_required([1, *noise_shape[1:]]))
+        photos = min(references, ROWS_PER_PASS) * size / math.prod(noise_shape[-2:])
+        in_passes = max(noise_shape[0] * branches, photos)
         # core counts two rows per sample
-        rows = math.ceil(noise_shape[0] * branches / 2 + kv_bytes / one_row / 2)
+        rows = math.ceil(in_passes / 2 + kv_bytes / one_row / 2)
         return executor(model, [rows, *noise_shape[1:]], *args, **kwargs)
 
     return estimate

@@ -1,9 +1,9 @@
 """Photos and a negative prompt to FACE_FEATURES: what every REFERENCE_NET has in common."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakKeyDictionary
 
 import comfy.latent_formats
@@ -19,9 +19,17 @@ from ..sites import Site
 if TYPE_CHECKING:
     from comfy.sd import VAE
 
+ROWS_PER_PASS = 8  # photos that go through a network together; bounds its memory
+# Of FlashFace Encode's reference_steps: model timesteps at which the ReferenceNet runs.
+ANCHORS: dict[str, tuple[float, ...]] = {
+    "exact": (),
+    "9 anchors": (0.0, 125.0, 250.0, 375.0, 500.0, 625.0, 750.0, 875.0, 999.0),
+    "5 anchors": (0.0, 250.0, 500.0, 750.0, 999.0),
+}
 LATENT_BYTES = 64 * 1024**2  # 5000 photos at SD1.5's size, 1000 at SDXL's
 CLIP_TOKENS = 77
 LATENT_CHANNELS = 4
+_Item = TypeVar("_Item")
 
 
 class LatentCaches:
@@ -126,17 +134,19 @@ class PhotoEncoder:
         vae,
         negative,
         sigmas: torch.Tensor | None = None,
+        anchors: tuple[float, ...] = (),
     ) -> FaceFeatures:
         """Identity to FACE_FEATURES; with sigmas, the keys and values for these steps at once.
+
+        anchors: timesteps at which the ReferenceNet runs instead of at every step's own.
 
         Raises FlashFaceError for an identity without photos and for a VAE or negative prompt that
         the ReferenceNet was not made for.
         """
         context = check_inputs(self.settings.reader, identity, vae, negative)
         people = [self._person(person, vae) for person in people_of(identity)]
-        # In an order of their own: that in which they were given does not affect the result.
         people = tuple(sorted(people, key=_order))
-        features = FaceFeatures(self, people, context, content_hash(context))
+        features = FaceFeatures(self, people, context, content_hash(context), anchors=anchors)
         if sigmas is not None:
             self._precompute(features, sigmas)
         return features
@@ -148,7 +158,8 @@ class PhotoEncoder:
             for reference, weight in weighed
             if weight > 0
         )
-        return Person(references, identity.place)
+        # In an order of their own: that in which they were given does not affect the result.
+        return Person(tuple(sorted(references, key=lambda r: r.content)), identity.place)
 
     def _reference_latent(
         self, reference: FaceReference, weight: float, vae: "VAE"
@@ -210,6 +221,13 @@ def _context(reader: Reader, prompt) -> torch.Tensor:
             f"batch of 1 with a multiple of {CLIP_TOKENS} tokens."
         )
     return context.detach().float().cpu()
+
+
+def batched(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
+    """itertools.batched, which Python 3.10 lacks."""
+    items = list(items)
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def content_hash(tensor: torch.Tensor) -> str:

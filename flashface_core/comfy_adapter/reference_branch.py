@@ -6,19 +6,14 @@ from typing import TYPE_CHECKING
 
 import comfy.samplers
 import torch
-from comfy.patcher_extension import WrappersMP
-from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 
+from .other_packs import others_look_at_rows
 from .row_conds import mark_conds, say_once
+from .shared_encoder import mark_twins
 from .step import FLASHFACE, Branches, Step, System
 
 if TYPE_CHECKING:
     from comfy.samplers import CFGGuider
-
-PACK = __name__.partition(".comfy_adapter")[0]
-# Core's EasyCache tells rows by uuid, and forgets with every call of the cond lists that it skips
-# this step. A server loads the file by its path, without the package around it.
-BY_UUID = "nodes_easycache"
 
 
 def reference_conds(
@@ -67,7 +62,7 @@ def add_reference_branch(executor, model, conds, x_in, timestep, model_options, 
         tell_easycache(options, conds[index], reference)
     is_apart = reference is not None and others_look_at_rows(model_options, conds)
     random = random_state(x_in.device)
-    results = call(conds if is_apart or reference is None else [*conds, reference])
+    results = call(conds if is_apart or reference is None else mark_twins(conds, index, reference))
     branches.y = results[index].clone()
     if is_apart:
         with drawing_again(random, x_in.device):
@@ -102,28 +97,6 @@ def drawing_again(state: list[torch.Tensor], device: torch.device):
         if is_cuda:
             torch.cuda.set_rng_state(state[1], device)
         yield
-
-
-def others_look_at_rows(model_options: dict, conds: list) -> bool:
-    """Whether anything of another pack's, or of core's, may tell one row of a UNet call from
-    another: patches, wrappers, replaced attention, hooks of a prompt."""
-    options = model_options["transformer_options"]
-    if "model_function_wrapper" in model_options or "optimized_attention_override" in options:
-        return True
-    if any(options.get("patches_replace", {}).values()):
-        return True
-    if any("hooks" in cond for listed in conds for cond in listed or ()):
-        return True
-    functions = [one for listed in options.get("patches", {}).values() for one in listed]
-    kinds = (WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL)
-    for kind in kinds:
-        for key, wrappers in options.get("wrappers", {}).get(kind, {}).items():
-            functions += wrappers if key != COMPILE_KEY else ()
-    return not all(_is_known(getattr(one, "__module__", None) or "") for one in functions)
-
-
-def _is_known(module: str) -> bool:
-    return module.startswith(PACK) or module.endswith(BY_UUID)
 
 
 def ask_for_branches(guider: "CFGGuider", x, timestep, model_options, branches: Branches) -> None:

@@ -4,6 +4,9 @@ from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
+from comfy.ldm.modules.attention import attention_pytorch
+
 from ..features import FaceFeatures
 from ..sites import Site
 from .untraced import Action, run_action
@@ -70,6 +73,16 @@ def make_middle_patches(name: str, key: str, sites: Container[Site], action: Act
         return run_action(name, action, [x, y], extra_options)
 
     return PatchSet({"attn1_patch": keep_y, "middle_patch": act}, {name: action})
+
+
+def attention_options(device: torch.device) -> dict[str, Any]:
+    """transformer_options for passes that only we make: on a CPU core computes attention in
+    pieces, several times slower than torch's kernel."""
+
+    def by_torch(_function, *args, **kwargs):
+        return attention_pytorch(*args, **kwargs)
+
+    return {"optimized_attention_override": by_torch} if device.type == "cpu" else {}
 
 
 def site_of(extra_options: Mapping[str, Any]) -> Site:

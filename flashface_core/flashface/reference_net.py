@@ -49,8 +49,14 @@ class ReferenceNetwork(nn.Module):
         return attention
 
     def keys_values(
-        self, latent: torch.Tensor, timestep: float | torch.Tensor, context: torch.Tensor
+        self,
+        latent: torch.Tensor,
+        timestep: float | torch.Tensor,
+        context: torch.Tensor,
+        options: Mapping[str, Any] | None = None,
     ) -> dict[Site, tuple[torch.Tensor, torch.Tensor]]:
-        """Keys and values (N, L, C) of RA at every site for reference latents (N, 4, h, w)."""
-        maps = feature_maps(self.unet, latent, timestep, context, self.sites)
+        """Keys and values (N, L, C) of RA at every site for reference latents (N, 4, h, w).
+
+        options: ComfyUI's transformer_options of this pass."""
+        maps = feature_maps(self.unet, latent, timestep, context, self.sites, options=options)
         return {site: self.attention_at(site).project(maps[site]) for site in self.sites}

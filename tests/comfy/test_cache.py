@@ -1,18 +1,21 @@
 """The ReferenceNet and the VAE work once; what they made is used again, bit for bit."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from comfy_extras.nodes_custom_sampler import BasicScheduler
+from flashface_pack.flashface_core.errors import FlashFaceError
 from flashface_pack.flashface_core.features import FeatureCache
 from flashface_pack.nodes.features import FlashFaceEncode
-from support.harness import Guidance, apply_features, load_flashface
+from support.harness import Guidance, apply_features, load_flashface, relative_error
 from support.models import random_vae
 from support.photos import identity, photos, placed
 from support.sampling import Counter, ksampler, prompt, reference_passes
 
 STEPS = 2
+EQUAL = 1e-5
 
 
 @pytest.fixture(scope="module")
@@ -35,16 +38,19 @@ class Work:
         seed=1,
         sigmas=None,
         scheduler="simple",
+        steps=STEPS,
+        reference_steps="exact",
         **guidance,
     ):
         ff = self.flashface
         positive, negative = positive or ff.positive, negative or ff.negative
         encoder = Counter(self.vae.first_stage_model.taesd_encoder)
         with encoder, reference_passes(ff.net) as passes:
-            features = FlashFaceEncode.execute(person, ff.net, self.vae, negative, sigmas).args[0]
+            given = person, ff.net, self.vae, negative, sigmas, reference_steps
+            features = FlashFaceEncode.execute(*given).args[0]
             self.photos, self.passes = encoder.count, passes.count
             model = apply_features(ff.model, features, Guidance(**guidance))
-            settings = dict(seed=seed, steps=STEPS, scheduler=scheduler)
+            settings = dict(seed=seed, steps=steps, scheduler=scheduler)
             result = ksampler(model, positive, negative, **settings)
         self.passes_while_sampling = passes.count - self.passes
         self.passes = passes.count
@@ -114,6 +120,27 @@ def test_a_photo_more_costs_its_own_passes_only(work):
     assert (work.photos, work.passes) == (1, STEPS)
 
 
+def test_what_was_in_the_cache_before_does_not_show(work):
+    """The photos of a person go through the ReferenceNet together, but for those it knows."""
+    three, one = photos(3), photos(1)
+    whole = work.draw(identity(three))
+    for known in (one, three[1:]):
+        work.flashface.net.cache = FeatureCache(2**40)
+        work.draw(identity(known))
+        assert relative_error(work.draw(identity(three)), whole) < EQUAL
+        assert work.passes == (3 - len(known)) * STEPS
+
+
+def test_a_person_goes_through_the_reference_net_in_passes_of_eight_photos(work):
+    """One pass a step for up to eight, so that its weights are read once."""
+    sizes: list[int] = []
+    first = work.flashface.net.network.unet.input_blocks[0][0]
+    hook = first.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
+    work.draw(identity(photos(10)))
+    hook.remove()
+    assert sizes == [8, 2] * STEPS
+
+
 def test_another_negative_prompt_runs_the_reference_net_but_encodes_no_photo(work):
     first = work.draw(identity())
     changed = work.draw(identity(), negative=prompt(56))
@@ -144,8 +171,50 @@ def test_encode_with_sigmas_leaves_nothing_for_the_sampler(work, scheduler):
     drawn = work.draw(identity(), sigmas=sigmas, scheduler=scheduler)
     assert work.passes_while_sampling == 0
     fresh_cache = work.flashface.net.cache = FeatureCache(2**40)
-    assert torch.equal(work.draw(identity(), scheduler=scheduler), drawn)
+    # Several steps went through the ReferenceNet together.
+    assert relative_error(work.draw(identity(), scheduler=scheduler), drawn) < EQUAL
     assert fresh_cache.bytes > 0
+
+
+def test_anchors_serve_every_step_of_every_schedule(work):
+    """Nine passes of two photos, however many steps there are."""
+    drawn = work.draw(identity(), steps=12, reference_steps="9 anchors")
+    assert work.passes == 2 * 9
+    exact = work.draw(identity(), steps=12)
+    assert work.passes == 2 * (12 - 1)  # the first step is at an anchor
+    assert 0 < relative_error(drawn, exact) < 0.05
+    work.draw(identity(), steps=7, scheduler="karras", reference_steps="9 anchors")
+    assert work.passes == 0
+
+
+def test_fewer_anchors_cost_fewer_passes_and_a_larger_error(work):
+    exact = work.draw(identity(), steps=12)
+    errors = {}
+    for count in (9, 5):
+        work.flashface.net.cache = FeatureCache(2**40)
+        drawn = work.draw(identity(), steps=12, reference_steps=f"{count} anchors")
+        assert work.passes == 2 * count
+        errors[count] = relative_error(drawn, exact)
+    assert errors[9] < errors[5]
+
+
+def test_a_step_at_an_anchor_is_exact(work):
+    ff = work.flashface
+    encode = partial(FlashFaceEncode.execute, identity(), ff.net, work.vae, ff.negative, None)
+    exact, anchored = (encode(name).args[0] for name in ("exact", "5 anchors"))
+    cpu = torch.device("cpu")
+    for timestep, is_anchor in ((500.0, True), (0.0, True), (600.0, False)):
+        a, b = (ff.net.step_references(one, timestep, cpu).groups for one in (exact, anchored))
+        same = [
+            torch.equal(x.keys, y.keys) for site in a for x, y in zip(a[site], b[site], strict=True)
+        ]
+        assert set(same) == {is_anchor}
+
+
+def test_encode_with_sigmas_and_anchors_leaves_nothing_for_the_sampler(work):
+    (sigmas,) = BasicScheduler.execute(work.flashface.model, "simple", STEPS, 1.0).args
+    work.draw(identity(), sigmas=sigmas, reference_steps="5 anchors")
+    assert work.passes_while_sampling == 0 < work.passes
 
 
 def test_the_cache_keeps_within_its_bound(work):
@@ -160,6 +229,17 @@ def test_the_cache_keeps_within_its_bound(work):
     work.flashface.net.cache = FeatureCache(0)
     assert torch.equal(work.draw(identity()), whole)
     assert work.flashface.net.cache.bytes == 0
+
+
+def test_the_environment_bounds_the_cache(work, checkpoint, monkeypatch):
+    monkeypatch.setenv("FLASHFACE_CACHE_MB", "0")
+    model, net = load_flashface(checkpoint, "fp32")
+    small = Work(replace(work.flashface, model=model, net=net), work.vae)
+    small.draw(identity())
+    assert net.cache.bytes == 0 == net.cache.max_bytes
+    monkeypatch.setenv("FLASHFACE_CACHE_MB", "2 GB")
+    with pytest.raises(FlashFaceError, match="FLASHFACE_CACHE_MB is '2 GB'; it must be a whole"):
+        load_flashface(checkpoint, "fp32")
 
 
 def test_two_loads_of_a_file_do_not_share_what_they_remember(work, checkpoint):

@@ -66,7 +66,7 @@ def test_beside_flashface_positive_rows_of_both_branches_see_the_photos(fusion, 
     plain, got = rows(fusion, model), rows(fusion, fusion.applied(model=model))
     # y and y_ref go to the network as the positive prompt twice.
     assert relative_error(got[0], plain[0]) > 1e-3
-    assert torch.equal(got[1], plain[1])
+    assert relative_error(got[1], plain[1]) <= 1e-5  # with FlashFace alone, encoded with other rows
 
 
 def test_beside_the_training_free_reference_net(fusion):

@@ -64,7 +64,9 @@ def test_ref_middle_in_the_reference_net_is_caught(networks):
 def test_features_of_timestep_zero_are_caught(loaded, monkeypatch):
     network = loaded[1].network
     right = network.keys_values
-    monkeypatch.setattr(network, "keys_values", lambda latent, t, text: right(latent, 0, text))
+    monkeypatch.setattr(
+        network, "keys_values", lambda latent, t, text, options: right(latent, 0, text, options)
+    )
     assert error(*loaded) > 10 * LIMIT
 
 
@@ -75,7 +77,7 @@ def test_the_positive_prompt_as_reference_text_is_caught(loaded):
 def test_features_after_self_attention_are_caught(loaded, monkeypatch):
     network = loaded[1].network
 
-    def after_self_attention(latent, t, text):
+    def after_self_attention(latent, t, text, options):
         captured = {}
 
         def capture(n, extra_options):
@@ -84,7 +86,7 @@ def test_features_after_self_attention_are_caught(loaded, monkeypatch):
 
         network.unet(
             latent,
-            torch.full((len(latent),), t),
+            t,
             context=text.expand(len(latent), -1, -1),
             transformer_options={"patches": {"attn1_output_patch": [capture]}},
         )

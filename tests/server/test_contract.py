@@ -110,7 +110,10 @@ CONTRACT = {
             ("vae", "VAE", ANY),
             ("negative", "CONDITIONING", ANY),
         ],
-        [("sigmas", "SIGMAS", ANY)],
+        [
+            ("sigmas", "SIGMAS", ANY),
+            ("reference_steps", ["exact", "9 anchors", "5 anchors"], "exact"),
+        ],
         [("FACE_FEATURES", "FACE_FEATURES")],
     ),
     "FlashFaceGuidance": (

@@ -176,14 +176,14 @@ def count_rows(run: Callable, model, *args) -> int:
 
 
 class Counter:
-    """Counts the forward passes of a module while it is open."""
+    """Counts the forward passes of a module while it is open, or the rows that pass it."""
 
-    def __init__(self, module: torch.nn.Module) -> None:
-        self.module, self.count = module, 0
+    def __init__(self, module: torch.nn.Module, of_rows: bool = False) -> None:
+        self.module, self.of_rows, self.count = module, of_rows, 0
 
     def __enter__(self) -> "Counter":
-        def counted(*_) -> None:
-            self.count += 1
+        def counted(_module, inputs, _output) -> None:
+            self.count += len(inputs[0]) if self.of_rows else 1
 
         self._hook = self.module.register_forward_hook(counted)
         return self
@@ -193,5 +193,5 @@ class Counter:
 
 
 def reference_passes(net) -> Counter:
-    """Passes of the ReferenceNet (one per photo), counted at its first convolution."""
-    return Counter(net.network.unet.input_blocks[0][0])
+    """Photos through the ReferenceNet, counted at its first convolution."""
+    return Counter(net.network.unet.input_blocks[0][0], of_rows=True)

@@ -1,9 +1,10 @@
 """FACE_FUSION and its features: photos, and the sampled UNet that looks at them."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import comfy.ops
 import torch
@@ -155,29 +156,40 @@ class FusionNet(LiveReferenceNet):
         # Content is that of the crop: the noise must not follow the VAE's last bit.
         return FusionPhoto(found.latent, reference.content, weight, white[None, ..., 0] > 127)
 
-    def _keys_values(self, features, reference, timestep, device, model: "BaseModel") -> KeysValues:
-        assert isinstance(reference, FusionPhoto)
-        latent, timestep = self._network_input(reference, timestep, model.model_sampling)
-        maps = self._feature_maps(features, latent, timestep, device, model)
+    def _keys_values(
+        self, features, photos, timestep, device, model: "BaseModel"
+    ) -> list[KeysValues]:
+        photos = cast(Sequence[FusionPhoto], photos)
+        latents, timestep = self._network_input(photos, timestep, model.model_sampling)
+        maps = self._feature_maps(features, latents, timestep, device, model)
+        return [
+            self._of_face(photo, {site: seen[i : i + 1] for site, seen in maps.items()}, model)
+            for i, photo in enumerate(photos)
+        ]
+
+    def _of_face(self, photo: FusionPhoto, maps, model: "BaseModel") -> KeysValues:
+        """Of the tokens that show the photo; maps: (1, L, C) by site."""
         tokens: dict[int, torch.Tensor] = {}
         keys_values: KeysValues = {}
         for site, seen in maps.items():
             side = math.isqrt(seen.shape[1])
             if side not in tokens:
-                face = face_tokens(reference.face, (side, side))[0]
-                tokens[side] = face.nonzero()[:, 0].to(device)
+                face = face_tokens(photo.face, (side, side))[0]
+                tokens[side] = face.nonzero()[:, 0].to(seen.device)
             chosen = seen.index_select(1, tokens[side])
             keys_values[site] = self.fusion.project(plain_unet(model), site, chosen)
         return keys_values
 
-    def _network_input(self, photo: FusionPhoto, timestep: float, sampling):
-        """As core makes it of a noisy latent, and the timestep that goes with it."""
+    def _network_input(self, photos: Sequence[FusionPhoto], timestep: float, sampling):
+        """As core makes it of noisy latents, and the timestep that goes with it."""
+        latents = torch.cat([photo.latent for photo in photos])
         if self.noise == CLEAN:
             sigma = torch.zeros(1)
             timestep = float(sampling.timestep(sampling.sigma_min))
-            return sampling.calculate_input(sigma, photo.latent), timestep
+            return sampling.calculate_input(sigma, latents), timestep
         sigma = sampling.sigma(torch.tensor([timestep]))
-        noisy = sampling.noise_scaling(sigma, noise_of(photo), photo.latent)
+        noise = torch.cat([noise_of(photo) for photo in photos])
+        noisy = sampling.noise_scaling(sigma, noise, latents)
         return sampling.calculate_input(sigma, noisy), timestep
 
 

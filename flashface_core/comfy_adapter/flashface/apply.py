@@ -16,6 +16,7 @@ from ..reference_branch import add_reference_branch
 from ..row_conds import make_piece_conds, make_row_data
 from ..sampling import check_timesteps, make_predict_noise, make_run
 from ..schedule import sigmas_between
+from ..shared_encoder import share_encoder
 from ..step import FLASHFACE
 from ..unet import KEY
 
@@ -74,6 +75,7 @@ def apply_features(model: "ModelPatcher", features: FaceFeatures, guidance: Guid
         (WrappersMP.CALC_COND_BATCH, add_reference_branch),
         (WrappersMP.CALC_COND_BATCH, make_piece_conds(FLASHFACE)),
         (WrappersMP.APPLY_MODEL, make_row_data(FLASHFACE, levels, net.attach_rows)),
+        (WrappersMP.APPLY_MODEL, share_encoder),
     ):
         model.add_wrapper_with_key(kind, KEY, wrapper)
     return model

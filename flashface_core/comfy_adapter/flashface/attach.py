@@ -11,10 +11,12 @@ from ...features import FaceFeatures
 from ...flashface.reference_net import ReferenceNetwork
 from ...row_references import RowReferences
 from ..devices import check_device, refuse_other_devices
+from ..shared_encoder import SHARED, SharedRows
 from ..unet import (
     KEY,
     Attachment,
     PatchSet,
+    attention_options,
     context_widths,
     make_middle_patches,
     put_first,
@@ -61,7 +63,8 @@ def make_reference_attention(network: ReferenceNetwork) -> PatchSet:
         site = site_of(extra_options)
         attention = network.attention_at(site)
         rows: RowReferences | None = extra_options.get(ROWS)
-        core_attention = partial(optimized_attention, transformer_options=extra_options)
+        options = {**attention_options(y.device), **extra_options}
+        core_attention = partial(optimized_attention, transformer_options=options)
         size = tuple(extra_options["activations_shape"][-2:])
         seen = None if rows is None else rows.at(site, size)
         if seen is None:
@@ -85,7 +88,9 @@ def make_position(network: ReferenceNetwork) -> PatchSet:
         rows: RowReferences | None = transformer_options.get(ROWS)
         if rows is None or rows.position is None:
             return h
-        return h + network.position(rows.position.to(h))
+        shared: SharedRows | None = transformer_options.get(SHARED)
+        position = rows.position if shared is None else rows.position[shared.kept]
+        return h + network.position(position.to(h))
 
     def act(h, transformer_options):
         if transformer_options["block"] != ("input", 0):

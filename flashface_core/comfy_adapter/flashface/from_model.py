@@ -5,7 +5,7 @@ LoRA that lie on it, and never a second copy. What is kept here is its shape.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +25,20 @@ from ...row_references import (
     take_rows,
 )
 from ...sites import Site, levels_of, site_depths
-from ..photo_encoder import EncoderSettings, LatentCaches, PhotoEncoder, Reader
+from ..photo_encoder import (
+    ROWS_PER_PASS,
+    EncoderSettings,
+    LatentCaches,
+    PhotoEncoder,
+    Reader,
+    batched,
+)
 from ..unet import (
     KEY,
     UNET,
     Attachment,
     PatchSet,
+    attention_options,
     context_widths,
     make_middle_patches,
     put_first,
@@ -50,6 +58,10 @@ log = logging.getLogger("flashface")
 ROWS = "flashface_extra_rows"
 Y = "flashface_extra_y"
 INPUT_CHANNELS = 4
+NO_EFFECT = (
+    "FlashFace Encode: %s has no effect with FlashFace ReferenceNet from Model, whose feature maps "
+    "come from the model that is being sampled."
+)
 
 
 @dataclass(frozen=True)
@@ -134,8 +146,10 @@ class LiveReferenceNet(PhotoEncoder):
         """transformer_options of one UNet call for these patches."""
         return {**options, ROWS: rows, UNET: unet}
 
-    def encode(self, identity, vae: "VAE", negative, sigmas=None) -> FaceFeatures:
+    def encode(self, identity, vae: "VAE", negative, sigmas=None, anchors=()) -> FaceFeatures:
         """As every REFERENCE_NET does; SDXL's takes the pooled part of the negative prompt too."""
+        if anchors:
+            log.warning(NO_EFFECT, "reference_steps")
         features = super().encode(identity, vae, negative, sigmas)
         if not self.shape.has_pooled:
             return features
@@ -149,11 +163,7 @@ class LiveReferenceNet(PhotoEncoder):
         return replace(features, pooled=pooled.detach().float().cpu())
 
     def _precompute(self, features, sigmas) -> None:
-        log.warning(
-            "FlashFace Encode: sigmas have no effect with FlashFace ReferenceNet from "
-            "Model, whose feature "
-            "maps come from the model that is being sampled."
-        )
+        log.warning(NO_EFFECT, "sigmas")
 
     def keys_values_bytes(self, tokens: int) -> int:
         shape = self.shape
@@ -168,36 +178,37 @@ class LiveReferenceNet(PhotoEncoder):
         patcher = model.current_patcher
         # A LoRA that one prompt brings along is for the rows of that prompt.
         patcher.apply_hooks(None)
-        done: dict[str, KeysValues] = {}
         people = [person for person in features.people if person.references]
-        for person in people:
-            for reference in person.references:
-                if reference.content not in done:
-                    comfy.model_management.throw_exception_if_processing_interrupted()
-                    done[reference.content] = self._keys_values(
-                        features, reference, timestep, device, model
-                    )
+        photos = {r.content: r for person in people for r in person.references}
+        done: dict[str, KeysValues] = {}
+        for some in batched(photos.values(), ROWS_PER_PASS):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            found = self._keys_values(features, some, timestep, device, model)
+            done |= zip((photo.content for photo in some), found, strict=True)
         entries = [[done[r.content] for r in person.references] for person in people]
         return gather_references(people, entries, device)
 
     def _keys_values(
         self,
         features: FaceFeatures,
-        reference: ReferenceLatent,
+        photos: Sequence[ReferenceLatent],
         timestep: float,
         device: torch.device,
-        model,
-    ) -> KeysValues:
-        maps = self._feature_maps(features, reference.latent, timestep, device, model)
+        model: "BaseModel",
+    ) -> list[KeysValues]:
+        latents = torch.cat([photo.latent for photo in photos])
+        maps = self._feature_maps(features, latents, timestep, device, model)
         unet = plain_unet(model)
         attention = {site: transformer_block(unet, site).attn1 for site in maps}
-        return {
-            site: (attention[site].to_k(y), attention[site].to_v(y)) for site, y in maps.items()
+        pairs = {
+            site: (attention[site].to_k(y).split(1), attention[site].to_v(y).split(1))
+            for site, y in maps.items()
         }
+        return [{site: (k[i], v[i]) for site, (k, v) in pairs.items()} for i in range(len(photos))]
 
-    def _feature_maps(self, features, latent, timestep, device, model: "BaseModel"):
-        """One pass over one latent, with the MODEL's reference attention on the photo itself
-        where the MODEL was trained with it."""
+    def _feature_maps(self, features, latents, timestep, device, model: "BaseModel"):
+        """One pass over latents (N, 4, h, w), with the MODEL's reference attention on the photo
+        itself where the MODEL was trained with it."""
         attachment: Attachment | None = model.current_patcher.get_attachment(KEY)
         patches = {} if attachment is None else attachment.patches
         dtype = model.manual_cast_dtype or model.get_dtype()
@@ -211,15 +222,17 @@ class LiveReferenceNet(PhotoEncoder):
                 prompt_type="negative",
                 device=device,
             ).to(device, dtype)
+            y = y.expand(len(latents), -1)
         return feature_maps(
             plain_unet(model),
-            latent.to(device, dtype),
+            latents.to(device, dtype),
             timestep,
             features.context.to(device, dtype),
             self.shape.widths,
             y,
             {name: [patch] for name, patch in patches.items()},
             self.reads,
+            attention_options(device),
         )
 
 

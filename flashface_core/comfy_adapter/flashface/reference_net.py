@@ -1,5 +1,7 @@
 """REFERENCE_NET of a FlashFace checkpoint, under ComfyUI's memory management."""
 
+import os
+from collections.abc import Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import comfy.model_management
@@ -7,18 +9,39 @@ import comfy.model_sampling
 import comfy.utils
 import torch
 
-from ...features import FaceFeatures, FeatureCache, KeysValues, ReferenceLatent
+from ...errors import FlashFaceError
+from ...features import (
+    FaceFeatures,
+    FeatureCache,
+    KeysValues,
+    Person,
+    ReferenceLatent,
+    between,
+    blended,
+)
 from ...flashface.reference_net import ReferenceNetwork
 from ...row_references import StepReferences, gather_references
-from ..photo_encoder import EncoderSettings, PhotoEncoder
+from ..photo_encoder import ROWS_PER_PASS, EncoderSettings, PhotoEncoder, batched
+from ..unet import attention_options
 from .attach import attach_reference_net, attach_rows, check_fit
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
 
-# In main memory; 4 references and 30 steps take 0.64 GB in fp16 at SD1.5's size.
-CACHE_BYTES = 2 * 1024**3
+# Of the keys and values in main memory; 4 photos and 30 steps take 0.64 GB in fp16.
+CACHE_MB, CACHE_VARIABLE = 2048, "FLASHFACE_CACHE_MB"
 STORAGE = torch.device("cpu")  # under --highvram, core's offload device is the GPU
+
+
+def cache_bytes() -> int:
+    """What the environment allows; raises FlashFaceError for what is not a number of megabytes."""
+    given = os.environ.get(CACHE_VARIABLE, str(CACHE_MB))
+    if not given.isdecimal():
+        raise FlashFaceError(
+            f"The environment variable {CACHE_VARIABLE} is {given!r}; it must be a whole number "
+            "of megabytes, 0 to keep no feature maps."
+        )
+    return int(given) * 1024**2
 
 
 class ReferenceNet(PhotoEncoder):
@@ -34,7 +57,7 @@ class ReferenceNet(PhotoEncoder):
         self.patcher = patcher
         self.picture_size = picture_size
         self.fingerprint = fingerprint
-        self.cache: FeatureCache[KeysValues] = FeatureCache(CACHE_BYTES)
+        self.cache: FeatureCache[KeysValues] = FeatureCache(cache_bytes())
 
     def get_models(self) -> list:
         return [self.patcher]
@@ -58,27 +81,50 @@ class ReferenceNet(PhotoEncoder):
     ) -> StepReferences:
         """Keys and values of everybody at one model timestep; the network must be loaded."""
         people = [person for person in features.people if person.references]
-        entries = [
-            [self._keys_values(reference, features, timestep) for reference in person.references]
-            for person in people
-        ]
+        entries = [self._at(timestep, person, features) for person in people]
         return gather_references(people, entries, device)
 
+    def _at(self, timestep: float, person: Person, features: FaceFeatures) -> list[KeysValues]:
+        """One entry per photo of a person."""
+        anchors = between(features.anchors, timestep)
+        found = [
+            self._keys_values([(reference, anchor) for reference in person.references], features)
+            for anchor, _ in anchors
+        ]
+        shares = [share for _, share in anchors]
+        return [blended(shares, entries) for entries in zip(*found, strict=True)]
+
     def _keys_values(
-        self, reference: ReferenceLatent, features: FaceFeatures, timestep: float
-    ) -> KeysValues:
+        self, wanted: Sequence[tuple[ReferenceLatent, float]], features: FaceFeatures
+    ) -> list[KeysValues]:
+        """One entry per photo and timestep. What is not in the cache goes through the ReferenceNet
+        together, so a partly filled cache changes the last bits."""
         device, dtype = self.patcher.load_device, self.compute_dtype
 
-        def compute() -> KeysValues:
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            # One reference at a time: the numbers do not depend on what was in the cache.
-            pairs = self.network.keys_values(
-                reference.latent.to(device, dtype), timestep, features.context.to(device, dtype)
-            )
-            return {site: (k.to(STORAGE), v.to(STORAGE)) for site, (k, v) in pairs.items()}
+        def key(reference: ReferenceLatent, timestep: float) -> Hashable:
+            return reference.content, features.context_content, timestep, dtype, str(device)
 
-        key = (reference.content, features.context_content, timestep, dtype, str(device))
-        return self.cache.get(key, compute)
+        by_key = {key(*pair): pair for pair in wanted}
+
+        def compute(missing: list[Hashable]) -> Iterator[KeysValues]:
+            for some in batched(missing, ROWS_PER_PASS):
+                comfy.model_management.throw_exception_if_processing_interrupted()
+                rows = [by_key[key] for key in some]
+                pairs = self.network.keys_values(
+                    torch.cat([reference.latent for reference, _ in rows]).to(device, dtype),
+                    torch.tensor([timestep for _, timestep in rows]),
+                    features.context.to(device, dtype),
+                    attention_options(device),
+                )
+                # A copy each: a view would keep the others' memory from being freed.
+                pairs = {
+                    site: [[row.clone() for row in part.to(STORAGE).split(1)] for part in parts]
+                    for site, parts in pairs.items()
+                }
+                for i in range(len(rows)):
+                    yield {site: (k[i], v[i]) for site, (k, v) in pairs.items()}
+
+        return self.cache.get_all([key(*pair) for pair in wanted], compute)
 
     def keys_values_bytes(self, tokens: int) -> int:
         """At least that: every site is taken to be as large as the latent."""
@@ -88,8 +134,16 @@ class ReferenceNet(PhotoEncoder):
     def _precompute(self, features: FaceFeatures, sigmas: torch.Tensor) -> None:
         sampling = comfy.model_sampling.ModelSamplingDiscrete()
         steps = sigmas[sigmas > 0]
+        timesteps = sampling.timestep(steps.float().cpu()).tolist()
+        if features.anchors:
+            needed = {anchor for t in timesteps for anchor, _ in between(features.anchors, t)}
+            timesteps = sorted(needed)
         comfy.model_management.load_models_gpu([self.patcher])
-        progress = comfy.utils.ProgressBar(len(steps))
-        for timestep in sampling.timestep(steps.float().cpu()).tolist():
-            self.step_references(features, float(timestep), torch.device("cpu"))
-            progress.update(1)
+        progress = comfy.utils.ProgressBar(len(timesteps))
+        photos = max((len(person.references) for person in features.people), default=1)
+        together = max(1, ROWS_PER_PASS // max(1, photos))
+        for some in batched(timesteps, together):
+            for person in features.people:
+                wanted = [(reference, float(t)) for t in some for reference in person.references]
+                self._keys_values(wanted, features)
+            progress.update(len(some))
