@@ -4,6 +4,7 @@
     python tools/comfy.py test [pytest arguments]
     python tools/comfy.py serve [--port P]
     python tools/comfy.py evaluate [--people N] [--seed S] [--json FILE] [--out FOLDER] [--systems]
+    python tools/comfy.py benchmark step|pipeline [--help]
     python tools/comfy.py lint
 
 The first call sets up a private environment under .comfy/, or uses the ComfyUI at $COMFYUI_PATH.
@@ -31,7 +32,13 @@ from environment import (
 )
 
 # What commands are made of that the registry's archive leaves out.
-NEEDS = {"demo": "training", "evaluate": "training", "test": "tests", "lint": "tests"}
+NEEDS = {
+    "demo": "training",
+    "evaluate": "training",
+    "benchmark": "benchmarks",
+    "test": "tests",
+    "lint": "tests",
+}
 
 MAX_SEED = 10**12  # the noise's seeds are counted up from a million times it
 
@@ -42,6 +49,7 @@ def main(arguments: list[str]) -> int:
         "test": (test, "run the tests; arguments go to pytest, paths are relative to the pack"),
         "serve": (serve, "run ComfyUI with this pack, for a browser"),
         "lint": (lint, "check style, formatting and types"),
+        "benchmark": (benchmark, "measure what a step costs, or a whole picture"),
         "evaluate": (evaluate, "measure the tiny model on people it has not seen"),
     }
     rows = [f"  {name:10}{text}" for name, (_, text) in commands.items()]
@@ -112,6 +120,17 @@ def serve(arguments: list[str]) -> int:
     line = comfy_server.command(environment.comfy, environment.python, base, port)
     print(f"Models and pictures are in {base}; stop with Ctrl-C.", flush=True)
     return _wait(subprocess.Popen(line, env=environment.variables))
+
+
+def benchmark(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="tools/comfy.py benchmark")
+    parser.add_argument("what", choices=("step", "pipeline"))
+    what = parser.parse_args(arguments[:1]).what
+    environment = prepare()
+    # glibc gives large blocks back at once; to get them again takes longer than to compute.
+    keep = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
+    environment = environment._replace(variables={**environment.variables, **keep})
+    return _run(environment, "-m", f"benchmarks.{what}", *arguments[1:])
 
 
 def evaluate(arguments: list[str]) -> int:
