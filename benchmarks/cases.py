@@ -76,15 +76,14 @@ class Bench:
         self.net.step_references(self.features(photos, None), BELOW, self.device)
         return self.net.cache.bytes / MIB
 
-    def cases(self, size: tuple[int, int], photos: int, compiled: bool) -> dict[str, StepCase]:
-        model = _compiled(self.model) if compiled else self.model
-        comfy.model_management.load_models_gpu([model, self.net.patcher])
+    def cases(self, size: tuple[int, int], photos: int) -> dict[str, StepCase]:
+        comfy.model_management.load_models_gpu([self.model, self.net.patcher])
         one = self.features(photos, None)
         placed = self.features(photos, Place((0.3, 0.1, 0.4, 0.4)))
         halves = self.features(photos, LEFT, RIGHT)
         both = self.features(photos, None, None)
         found = {name: StepCase(self._plain(size, rows), rows) for rows, name in BASES.items()}
-        found["loader's MODEL without Apply"] = StepCase(self._step(model, size, BELOW), 2)
+        found["loader's MODEL without Apply"] = StepCase(self._step(self.model, size, BELOW), 2)
         found["official way, below launch"] = StepCase(self._naive(size, one), 3)
         for name, features, timestep, rows in (
             ("below launch", one, BELOW, 3),
@@ -93,7 +92,7 @@ class Bench:
             ("below launch, two people anywhere", both, BELOW, 3),
             ("above launch", one, ABOVE, 2),
         ):
-            applied = apply_features(model, features, GUIDANCE)
+            applied = apply_features(self.model, features, GUIDANCE)
 
             def remember(features=features, timestep=timestep) -> None:
                 self.net.step_references(features, float(timestep), self.device)
@@ -168,14 +167,6 @@ class Bench:
 
     def _forget(self) -> None:
         self.net.cache = FeatureCache(cache_bytes())
-
-
-def _compiled(model):
-    from comfy_api.torch_helpers import set_torch_compile_wrapper
-
-    model = model.clone()
-    set_torch_compile_wrapper(model=model, backend="inductor")
-    return model
 
 
 def _random(shape: tuple[int, ...], seed: int) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""FlashFace's guided step as the official code computes it, written plainly: the yardstick.
+"""FlashFace's guided step as the official code computes it, written plainly: the baseline.
 
 Every row has two whole attentions, over [own; references] and over its own tokens, and all photos
 go through the ReferenceNet with every step (FLASHFACE.md sections 2 and 3).

@@ -46,7 +46,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--dtype", default="fp32", choices=("fp32", "fp16", "bf16"))
     parser.add_argument("--checkpoint", type=Path, help="of FlashFace")
     parser.add_argument("--topology", default="sd15", choices=("sd15", "mini"), help="made by rule")
-    parser.add_argument("--compiled", action="store_true", help="under torch.compile")
     parser.add_argument("--cpu", action="store_true")
     parser.add_argument("--json", type=Path)
     return parser.parse_args(arguments)
@@ -64,7 +63,7 @@ def settings(options: argparse.Namespace) -> dict:
 def measure(bench, options: argparse.Namespace, size: tuple[int, int], photos: int) -> dict:
     from .timing import ratios, run_in_turn
 
-    cases = bench.cases(size, photos, options.compiled)
+    cases = bench.cases(size, photos)
     if options.cases:
         chosen = (*BASES.values(), *options.cases)
         cases = {name: c for name, c in cases.items() if any(part in name for part in chosen)}

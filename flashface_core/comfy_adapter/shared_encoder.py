@@ -16,6 +16,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.patcher_extension import WrappersMP
 
 from .other_packs import others_patch
+from .step import FLASHFACE, Run
 
 log = logging.getLogger("flashface")
 
@@ -58,8 +59,10 @@ def share_encoder(executor, x, t, c_concat, c_crossattn, control, transformer_op
     options, twins = transformer_options, kwargs.pop(TWIN, None)
     if twins is not None:
         shared = None
-        if _is_plain(executor.class_obj.diffusion_model, x, twins, control, options, kwargs):
-            shared = shared_rows(twins.tolist(), x.device)
+        if _is_plain(executor.class_obj.diffusion_model, x, twins, control, options):
+            run: Run = options.get(FLASHFACE.run) or Run()
+            order = twins.tolist()
+            shared = run.keep(KEY, (order, x.device), lambda: shared_rows(order, x.device))
         log.debug(
             "The encoder runs on %d of %d rows.", len(x if shared is None else shared.kept), len(x)
         )
@@ -70,7 +73,7 @@ def share_encoder(executor, x, t, c_concat, c_crossattn, control, transformer_op
 
 
 def _is_plain(
-    unet: Any, x: torch.Tensor, twins: torch.Tensor, control: dict | None, options: dict, kwargs
+    unet: Any, x: torch.Tensor, twins: torch.Tensor, control: dict | None, options: dict
 ) -> bool:
     """Whether this is core's UNet as it is, and nothing in its encoder counts the rows.
 

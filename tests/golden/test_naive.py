@@ -1,4 +1,4 @@
-"""The yardstick of benchmarks/ computes what the official code does."""
+"""The baseline of benchmarks/ computes what the official code does."""
 
 import json
 

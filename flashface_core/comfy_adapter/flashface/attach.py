@@ -63,13 +63,12 @@ def make_reference_attention(network: ReferenceNetwork) -> PatchSet:
         site = site_of(extra_options)
         attention = network.attention_at(site)
         rows: RowReferences | None = extra_options.get(ROWS)
-        options = {**attention_options(y.device), **extra_options}
-        core_attention = partial(optimized_attention, transformer_options=options)
         size = tuple(extra_options["activations_shape"][-2:])
         seen = None if rows is None else rows.at(site, size)
-        if seen is None:
-            return x + attention(y, attention=core_attention)
-        return x + attention(y, *seen, attention=core_attention)
+        if seen is not None:
+            return x + attention(y, *seen)
+        options = {**attention_options(y.device), **extra_options}
+        return x + attention(y, attention=partial(optimized_attention, transformer_options=options))
 
     return make_middle_patches("flashface_attention", Y, network.sites, add_reference_attention)
 
