@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from support.harness import load_flashface, make_features
-from support.models import write_small_flashface
+from support.models import write_flashface
 from support.sampling import NEGATIVE, POSITIVE, noise
 from support.systems import Bench
 
@@ -31,7 +31,7 @@ def as_the_server_does():
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory) -> Path:
-    return write_small_flashface(tmp_path_factory.mktemp("flashface") / "small.safetensors")
+    return write_flashface(tmp_path_factory.mktemp("flashface") / "small.safetensors")
 
 
 @dataclass(frozen=True)
@@ -70,5 +70,5 @@ def fresh(checkpoint) -> FlashFace:
 
 @pytest.fixture(scope="session")
 def bench(tmp_path_factory) -> Bench:
-    """Every system on the tiny models."""
+    """Every system on a small UNet."""
     return Bench(tmp_path_factory.mktemp("systems"))

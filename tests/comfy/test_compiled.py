@@ -10,8 +10,6 @@ import pytest
 import torch
 from flashface_pack.flashface_core.comfy_adapter.face_fusion.photos import load_face_fusion
 from flashface_pack.flashface_core.comfy_adapter.flashface.load import load_flashface
-from flashface_pack.flashface_core.comfy_adapter.flashface.tiny import FLASHFACE as CHECKPOINT
-from flashface_pack.flashface_core.comfy_adapter.flashface.tiny import FOLDER
 from safetensors.torch import load_file, save_file
 from support.compiled import by_pytorch, compile_node
 from support.control import seeded_like
@@ -43,7 +41,9 @@ def nothing_compiled():
 
 
 @pytest.fixture(scope="module")
-def bench(bench):
+def bench(tmp_path_factory):
+    """A UNet of one size: Dynamo traces every block."""
+    bench = Bench(tmp_path_factory.mktemp("compiled"), multipliers=(1,))
     return bench.using(model=by_pytorch(bench.model))
 
 
@@ -178,7 +178,7 @@ def test_another_model_of_the_same_shape_has_weights_of_its_own(bench, system, i
 def test_two_checkpoints_of_one_shape_have_reference_attention_of_their_own(
     bench, is_first, tmp_path
 ):
-    state = load_file(FOLDER / CHECKPOINT)
+    state = load_file(bench.checkpoint)
     for key, value in seeded_like(state, 17).items():
         state[key] = (state[key].float() + 0.2 * value).to(state[key].dtype)
     metadata = {"num_heads": "2", "reference_size": "64", "picture_size": "128"}

@@ -14,6 +14,7 @@ from support.systems import (
     LATE,
     OWN_ATTENTION,
     STUDIO,
+    Bench,
     Graph,
     in_halves,
     person,
@@ -44,6 +45,12 @@ def plain(graph: Graph) -> Graph:
 
 
 CASES = {"plain": plain, "ControlNet": with_control, "areas": with_areas}
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    """Core's ControlNet has heads of 64 channels."""
+    return Bench(tmp_path_factory.mktemp("systems"), width=64)
 
 
 @pytest.fixture

@@ -122,12 +122,16 @@ def _patcher(config, weights, dtype=torch.float32, compute_dtype=None):
     return make_patcher(model)
 
 
-def write_small_flashface(path: Path) -> Path:
-    """A FlashFace of three sizes with one block each, weights by rule: a third of the work of the
-    official topology, which the golden numbers have."""
-    checkpoint = fresh_checkpoint("small", width=64, multipliers=(1, 2, 2), heads=8)
+def write_flashface(path: Path, **sizes) -> Path:
+    """A FlashFace with weights by rule. sizes: of `fresh_checkpoint`; by default three sizes with
+    one block each, a third of the work of the official topology, which the golden numbers have.
+    """
+    sizes = dict(width=64, multipliers=(1, 2, 2), heads=8) | sizes
+    checkpoint = fresh_checkpoint("small", **sizes)
     shapes = {key: tuple(t.shape) for key, t in published_state_dict(checkpoint).items()}
     rule_tensor = load_tool("rule_weights").rule_tensor
     tensors = ((key, rule_tensor(key, shape)) for key, shape in shapes.items())
-    write_safetensors(path, shapes, tensors, torch.float32, {"num_heads": "8"})
+    metadata = {"num_heads": str(sizes["heads"])}
+    metadata |= {key: str(sizes[key]) for key in ("reference_size", "picture_size") if key in sizes}
+    write_safetensors(path, shapes, tensors, torch.float32, metadata)
     return path

@@ -1,4 +1,4 @@
-"""Every system of this pack on the tiny models: people, some of them in places, as one graph."""
+"""Every system of this pack on a small UNet: people, some of them in places, as one graph."""
 
 import copy
 from collections.abc import Callable
@@ -9,16 +9,17 @@ from typing import Any
 import torch
 from flashface_pack.flashface_core.comfy_adapter.face_fusion.photos import load_face_fusion
 from flashface_pack.flashface_core.comfy_adapter.facestudio.networks import load_facestudio
+from flashface_pack.flashface_core.comfy_adapter.flashface.tiny import FOLDER, VAE, load_vae
 from flashface_pack.flashface_core.people.identity import join_people
 from flashface_pack.flashface_core.people.place import Place
 from flashface_pack.nodes.face_fusion import FaceFusionApply, FaceFusionEncode
 from flashface_pack.nodes.facestudio import FaceStudioApply, FaceStudioEncode
 from flashface_pack.nodes.from_model import ReferenceNetFromModel
-from flashface_pack.nodes.tiny import FlashFaceTinyModels
 
 from .face_fusion import write_file
 from .facestudio import person, style, write_facestudio
-from .harness import Guidance, apply_features
+from .harness import Guidance, apply_features, load_flashface
+from .models import write_flashface
 from .sampling import NEGATIVE, POSITIVE, basic, classic, empty_latent, guided, ksampler, noise
 from .sampling import noisy as noisy_latents
 
@@ -65,11 +66,19 @@ def in_halves(left: int = 1, right: int = 2) -> tuple:
     return person(left, place=half(True)), person(right, place=half(False))
 
 
-class Bench:
-    """The tiny models, and random files for the systems that bring one."""
+# Of a FlashFace: half as wide as the tiny models, and its photos and pictures as small as theirs.
+SIZES = dict(width=32, multipliers=(1, 2), heads=2, reference_size=64, picture_size=128)
 
-    def __init__(self, folder: Path, seed: int = 0) -> None:
-        self.model, self.net, _, self.vae = FlashFaceTinyModels.execute().args
+
+class Bench:
+    """A FlashFace whose weights follow a rule, the tiny VAE, and random files for the systems that
+    bring one."""
+
+    def __init__(self, folder: Path, seed: int = 0, **sizes) -> None:
+        """sizes: of a `fresh_checkpoint` where they are others than SIZES."""
+        self.checkpoint = write_flashface(folder / "flashface.safetensors", **SIZES | sizes)
+        self.model, self.net = load_flashface(self.checkpoint)
+        self.vae = load_vae(FOLDER / VAE)
         self.fusion = load_face_fusion(
             write_file(folder / f"fusion_{seed}.safetensors", self.model, seed)
         )
@@ -95,7 +104,7 @@ class Bench:
         start: float = 0.0,
         end: float = 1.0,
     ) -> Graph:
-        """people: FACE_IDENTITY each, nobody: the MODEL as it is. model: in place of the tiny one.
+        """people: FACE_IDENTITY each, nobody: the MODEL as it is. model: in place of the small one.
 
         guidance: of FlashFace and ReferenceNetFromModel; strength, start and end: of Face Fusion.
         """
