@@ -15,7 +15,9 @@ LIKER = {"Face2Diffusion": 0.08, "FaceStudio, text": 0.25, "Face Fusion": 0.08}
 
 @pytest.fixture(scope="module")
 def evaluation():
-    return ToyEvaluation(6, 1)
+    evaluation = ToyEvaluation(6, 1)
+    evaluation.settings = evaluation.settings._replace(steps=10)
+    return evaluation
 
 
 @pytest.fixture(scope="module")

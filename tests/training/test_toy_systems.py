@@ -86,7 +86,7 @@ def test_the_weights_load_where_the_nodes_load_them(folder, evaluation):
 
 
 def test_every_system_stands_in_the_table(folder, evaluation, monkeypatch):
-    monkeypatch.setattr(ToyEvaluation, "settings", evaluation.settings._replace(steps=2))
+    monkeypatch.setattr(ToyEvaluation, "settings", evaluation.settings._replace(steps=1))
     (folder / FLASHFACE).write_bytes((FOLDER / FLASHFACE).read_bytes())
     makers = contestants.Systems(evaluation, folder).makers
     assert len(makers) == 8
@@ -115,7 +115,7 @@ def test_every_system_stands_in_the_table(folder, evaluation, monkeypatch):
 
 def test_every_claim_is_measured(folder, evaluation, monkeypatch):
     """Of weights that know nothing yet: that numbers come out, and are shares."""
-    monkeypatch.setattr(ToyEvaluation, "settings", evaluation.settings._replace(steps=2))
+    monkeypatch.setattr(ToyEvaluation, "settings", evaluation.settings._replace(steps=1))
     people = ToyEvaluation(2, 1)
     systems = contestants.Systems(people, folder)
     found = claims.all_of(people, systems, folder / contestants.MAPPING)
