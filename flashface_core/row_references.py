@@ -1,8 +1,8 @@
 """Which rows and picture tokens of one UNet call see which references, and how strongly."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn.functional import interpolate
@@ -15,8 +15,8 @@ from .softmax import ReferenceKeys
 class Covered(NamedTuple):
     """What the regions are at one size of h x w = L tokens; the same for all blocks of that size.
 
-    tokens: bool (R, people, L). indexes: per person, tokens that any row covers. strength: (R, L),
-    the weighted mean of the people's strengths.
+    tokens: bool (R, people, L). indexes: per person, at least those tokens that any row covers.
+    strength: (R, L), the weighted mean of the people's strengths.
     """
 
     tokens: torch.Tensor
@@ -77,12 +77,26 @@ def gather_references(
     return StepReferences(tuple(people), groups)
 
 
+class Known(NamedTuple):
+    """What a UNet call need not ask its rows: to ask a tensor on a GPU is to wait for it.
+
+    strengths: of every row. regions: (M, people, H, W), in which those of every row lie. keep:
+    what the last call of the same run computed under a name and a key, or what the function gives.
+    """
+
+    strengths: Sequence[float] | None = None
+    regions: torch.Tensor | None = None
+    keep: Callable[[Hashable, Any, Callable[[], Any]], Any] = lambda _name, _key, compute: compute()
+
+
+NOTHING_KNOWN = Known()
+
+
 class RowReferences:
     """One UNet call: strength, position mask and regions of every row.
 
     strengths: feature strength per row, float (B,); rows of strength 0 never compute with
-    references. uniform: the strength of all of them where that is known beforehand; to ask a tensor
-    on a GPU is to wait for it.
+    references.
     position: face-position mask (B, 1, H, W) at latent size, or None.
     regions: float (B, people, H, W) of 0 and 1, or None when every person is everywhere.
     level_strengths: what multiplies the strength at every site.
@@ -95,25 +109,27 @@ class RowReferences:
         regions: torch.Tensor | None,
         references: StepReferences | None,
         level_strengths: Mapping[Site, float],
-        uniform: float | None = None,
+        known: Known = NOTHING_KNOWN,
     ) -> None:
         self.position = position
         self.count = len(strengths)
         self._references = references
         self._level_strengths = level_strengths
+        self._known = known
         self._index: torch.Tensor | None = None
-        if references is None or uniform == 0:
+        if references is None:
             return
-        # Here and not at every site: copies to and from a GPU wait for it.
-        if uniform is None:
-            active = [i for i, strength in enumerate(strengths.tolist()) if strength != 0]
-            if not active:
-                return
-            self._index = torch.tensor(active, device=strengths.device)
-        else:
-            self._index = torch.arange(self.count, device=strengths.device)
-        self._strength = take_rows(strengths, self._index).float()[:, None, None]  # (R, 1, 1)
-        self._regions = None if regions is None else take_rows(regions, self._index)
+        values = strengths.tolist() if known.strengths is None else known.strengths
+        active = [i for i, strength in enumerate(values) if strength != 0]
+        if not active:
+            return
+        device = strengths.device
+        index: torch.Tensor = known.keep(
+            "rows", (active, device), lambda: torch.tensor(active, device=device)
+        )
+        self._index = index
+        self._strength = take_rows(strengths, index).float()[:, None, None]  # (R, 1, 1)
+        self._regions = None if regions is None else take_rows(regions, index)
         self._covered: dict[tuple[int, int], Covered] = {}
 
     @property
@@ -147,17 +163,34 @@ class RowReferences:
         """Nearest sampling keeps disjoint regions disjoint at every site."""
         if size not in self._covered:
             assert self._regions is not None
-            resized = interpolate(self._regions.float(), size, mode="nearest-exact")
-            tokens = resized.flatten(2) > 0.5
-            indexes = [person.any(0).nonzero()[:, 0] for person in tokens.unbind(1)]
-            shares, strengths = (
-                torch.tensor(values, device=tokens.device)[:, None]
-                for values in ([p.weight for p in people], [p.strength for p in people])
+            tokens = region_tokens(self._regions, size)
+            whole = self._known.regions
+            if whole is None:
+                indexes = covered_tokens(self._regions, size)
+            else:
+                indexes = self._known.keep(
+                    ("tokens", size), id(whole), lambda: covered_tokens(whole, size)
+                )
+            given = [(p.weight, p.strength) for p in people]
+            shares, strengths = self._known.keep(
+                "people",
+                (given, tokens.device),
+                lambda: torch.tensor(given, device=tokens.device).T[..., None],
             )
             weights = tokens * shares
             mean = (weights * strengths).sum(1) / weights.sum(1).clamp(min=1e-12)
             self._covered[size] = Covered(tokens, indexes, mean)
         return self._covered[size]
+
+
+def region_tokens(regions: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Regions (M, people, H, W) of 0 and 1 at h x w = L tokens: bool (M, people, L)."""
+    return interpolate(regions.float(), size, mode="nearest-exact").flatten(2) > 0.5
+
+
+def covered_tokens(regions: torch.Tensor, size: tuple[int, int]) -> list[torch.Tensor]:
+    """Per person, the numbers of the tokens that any of the regions covers."""
+    return [tokens.any(0).nonzero()[:, 0] for tokens in region_tokens(regions, size).unbind(1)]
 
 
 def take_rows(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:

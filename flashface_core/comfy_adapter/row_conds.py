@@ -15,9 +15,10 @@ import torch
 
 from ..errors import FlashFaceError
 from ..features import FaceFeatures, Person
-from ..row_references import RowReferences
+from ..row_references import Known, RowReferences
 from ..sites import Site
-from .step import Places, Step, System
+from .shared_encoder import TWIN
+from .step import FLASHFACE, Places, Run, Step, System
 from .untraced import call_unet, plain_unet
 
 log = logging.getLogger("flashface")
@@ -192,7 +193,8 @@ def make_row_data(system: System, levels: Mapping[Site, float], attach_rows: Att
         if (run := options.get(system.run)) is not None:
             run.called = True
         if (step := options.get(system.step)) is not None:
-            rows = _rows(system, step, x, options, levels, *given)
+            twins = kwargs.get(TWIN) if system is FLASHFACE else None
+            rows = _rows(system, step, x, options, levels, twins, *given)
             options = attach_rows(options, rows, plain_unet(executor.class_obj))
         return call_unet(executor, x, t, c_concat, c_crossattn, control, options, **kwargs)
 
@@ -205,14 +207,15 @@ def _rows(
     x: torch.Tensor,
     options: dict,
     levels: Mapping[Site, float],
+    twins: torch.Tensor | None,
     strength: torch.Tensor | None,
     position: torch.Tensor | None,
     regions: torch.Tensor | None,
 ) -> RowReferences:
-    uniform = step.uniform_strength
+    known = step.strengths_of(None if twins is None else twins.tolist(), len(x))
     if strength is None:  # conds that a node made inside a step: like every other row
-        uniform = step.plan.other
-        strength = torch.full((len(x),), uniform, device=x.device)
+        known = [step.plan.other] * len(x)
+        strength = torch.full((len(x),), step.plan.other, device=x.device)
         position, regions = (
             None if mask is None else comfy.utils.repeat_to_batch_size(mask, len(x))
             for mask in (step.places.position, step.places.regions)
@@ -224,4 +227,10 @@ def _rows(
     if here_regions is None and regions is not None:
         assert step.places.unbound is not None
         here_regions = step.places.unbound.expand(len(x), -1, *x.shape[-2:])
-    return RowReferences(strength, here, here_regions, step.references, levels, uniform)
+    run: Run = options.get(system.run) or Run()
+    # Rows that nobody has moved, of the whole picture.
+    whole = step.places.regions if twins is not None else None
+    if whole is not None and whole.shape[-2:] != x.shape[-2:]:
+        whole = None
+    known = Known(known, whole, run.keep)
+    return RowReferences(strength, here, here_regions, step.references, levels, known)

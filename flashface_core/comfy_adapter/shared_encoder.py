@@ -21,7 +21,8 @@ from .step import FLASHFACE, Run
 log = logging.getLogger("flashface")
 
 KEY = "flashface_shared_encoder"
-TWIN = "flashface_twin"  # in model_conds: n for the n-th y, -n for its y_ref, 0 for all others
+# In model_conds, where nobody moves rows: n for the n-th y, -n for its y_ref, 0 for all others.
+TWIN = "flashface_twin"
 SHARED = "flashface_shared"  # in transformer_options: the SharedRows of one UNet call
 
 
@@ -36,9 +37,9 @@ class SharedRows(NamedTuple):
 
 
 def mark_twins(
-    conds: list[list[dict] | None], positive: int, reference: list[dict]
+    conds: list[list[dict] | None], positive: int, reference: list[dict] | None
 ) -> list[list[dict] | None]:
-    """The guider's lists and y_ref's as one more, every row with the number of its pair.
+    """The guider's lists and y_ref's (if any) as one more, every row with the number of its pair.
 
     On the CPU, whatever the device: it is read in every call, and to ask a GPU is to wait for it.
     """
@@ -51,17 +52,19 @@ def mark_twins(
         listed and [marked(cond, n + 1 if i == positive else 0) for n, cond in enumerate(listed)]
         for i, listed in enumerate(conds)
     ]
+    if reference is None:
+        return lists
     return [*lists, [marked(cond, -n - 1) for n, cond in enumerate(reference)]]
 
 
 def share_encoder(executor, x, t, c_concat, c_crossattn, control, transformer_options, **kwargs):
     """APPLY_MODEL: the encoder of this call on no row twice, where that can be done."""
     options, twins = transformer_options, kwargs.pop(TWIN, None)
-    if twins is not None:
+    order = [] if twins is None else twins.tolist()
+    if any(twin < 0 for twin in order):
         shared = None
-        if _is_plain(executor.class_obj.diffusion_model, x, twins, control, options):
+        if _is_plain(executor.class_obj.diffusion_model, x, order, control, options):
             run: Run = options.get(FLASHFACE.run) or Run()
-            order = twins.tolist()
             shared = run.keep(KEY, (order, x.device), lambda: shared_rows(order, x.device))
         log.debug(
             "The encoder runs on %d of %d rows.", len(x if shared is None else shared.kept), len(x)
@@ -73,7 +76,7 @@ def share_encoder(executor, x, t, c_concat, c_crossattn, control, transformer_op
 
 
 def _is_plain(
-    unet: Any, x: torch.Tensor, twins: torch.Tensor, control: dict | None, options: dict
+    unet: Any, x: torch.Tensor, twins: list[int], control: dict | None, options: dict
 ) -> bool:
     """Whether this is core's UNet as it is, and nothing in its encoder counts the rows.
 

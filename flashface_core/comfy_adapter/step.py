@@ -3,7 +3,6 @@
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
@@ -88,11 +87,19 @@ class Step:
     places: Places
     branches: Branches
 
-    @cached_property
-    def uniform_strength(self) -> float | None:
-        """The strength of every row; None where they differ."""
-        strengths = {self.plan.positive, self.plan.other, self.plan.reference} - {None}
-        return strengths.pop() if len(strengths) == 1 else None
+    def strengths_of(self, twins: list[int] | None, count: int) -> list[float] | None:
+        """Of `count` rows; None where they differ and nobody tells them apart.
+
+        twins: what `mark_twins` gave them.
+        """
+        plan = self.plan
+        strengths = {plan.positive, plan.other, plan.reference} - {None}
+        if len(strengths) == 1:
+            return [plan.other] * count
+        if twins is None or plan.reference is None:
+            return None
+        by_role = {-1: plan.reference, 0: plan.other, 1: plan.positive}
+        return [by_role[(twin > 0) - (twin < 0)] for twin in twins]
 
 
 @dataclass(eq=False)

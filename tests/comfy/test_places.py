@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from flashface_pack.flashface_core.comfy_adapter.row_conds import place_tensors
+from flashface_pack.flashface_core import row_references
+from flashface_pack.flashface_core.comfy_adapter import row_conds
 from support.harness import Guidance, Place, apply_features, relative_error
 from support.sampling import POSITION, classic, guided, ksampler, noise, noisy, watch_rows
 from support.scores import CountedScores
-from support.systems import SYSTEMS, in_halves
+from support.systems import EARLY, FLASHFACE, LATE, SYSTEMS, in_halves
 
-EARLY = 951
 ALL_ROWS = Guidance(feature_strength=1.2, early_strength=1.2, face_guidance=0, guidance_rescale=0)
 
 
@@ -195,7 +195,7 @@ def test_the_strength_of_a_place_multiplies_the_feature_strength(flashface):
 def test_masks_are_cut_to_the_latents_at_hand(flashface):
     """65 x 89: no power of two divides it."""
     features = flashface.features(place=Place((0.3, 0.1, 0.3, 0.3), inside_region=True))
-    position, regions, _ = place_tensors(features, torch.zeros(1, 4, 65, 89))
+    position, regions, _ = row_conds.place_tensors(features, torch.zeros(1, 4, 65, 89))
     assert position is not None and regions is not None
     assert position.shape == (1, 1, 65, 89) and regions.shape == (1, 1, 65, 89)
 
@@ -205,7 +205,7 @@ def test_people_with_different_numbers_of_masks_repeat_their_own(flashface):
     two = Place((0, 0, 1, 1), rectangles((16, 16), *THREE[:2]), inside_region=True)
     three = Place((0, 0, 1, 1), rectangles((16, 16), *THREE), inside_region=True)
     both = flashface.people(flashface.features(place=two), flashface.features(place=three))
-    regions = place_tensors(both, torch.zeros(6, 4, 16, 16)).regions
+    regions = row_conds.place_tensors(both, torch.zeros(6, 4, 16, 16)).regions
     assert regions is not None
     for person, place in enumerate((two, three)):
         own = place.region(16, 16)
@@ -250,3 +250,32 @@ def test_where_people_are_is_worked_out_once_per_run(bench, system, monkeypatch)
     assert worked_out == [(16, 16)] * 2
     graph.sample(size=(16, 24), steps=3)
     assert worked_out[2:] == [(16, 24)] * 2
+
+
+@pytest.mark.parametrize("steps", [2, 4])
+def test_which_tokens_are_covered_is_asked_once_per_run_and_size(bench, steps, monkeypatch):
+    """To ask a tensor on a GPU is to wait for it."""
+    graph, asked = bench.graph(FLASHFACE, *in_halves()), []
+    covered_tokens = row_references.covered_tokens
+
+    def counted(regions, size):
+        asked.append(size)
+        return covered_tokens(regions, size)
+
+    monkeypatch.setattr(row_references, "covered_tokens", counted)
+    graph.sample(batch=3, steps=steps)
+    assert sorted(asked) == [(8, 8), (16, 16)]
+
+
+def test_rows_are_not_asked_for_their_strength_where_nobody_moves_them(bench, monkeypatch):
+    graph, known = bench.graph(FLASHFACE, *in_halves()), []
+
+    class Spy(row_references.Known):
+        def __new__(cls, strengths=None, *others):
+            known.append(strengths)
+            return super().__new__(cls, strengths, *others)
+
+    monkeypatch.setattr(row_conds, "Known", Spy)
+    graph.step(EARLY), graph.step(LATE)
+    early, lam = Guidance().early_strength, Guidance().feature_strength
+    assert [sorted(strengths) for strengths in known] == [[early, early], [0.0, 0.0, lam]]

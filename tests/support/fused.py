@@ -4,7 +4,7 @@ import torch
 from flashface_pack.flashface_core.face_fusion.fusion import fusion_change
 from flashface_pack.flashface_core.features import Person, ReferenceLatent
 from flashface_pack.flashface_core.people.place import Place
-from flashface_pack.flashface_core.row_references import RowReferences, gather_references
+from flashface_pack.flashface_core.row_references import Known, RowReferences, gather_references
 from flashface_pack.flashface_core.softmax import ReferenceKeys
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -31,7 +31,7 @@ def person_keys(project, features, faces, weights, region=None) -> list[Referenc
     regions, size = None, (1, 1)
     if region is not None:
         regions, size = region[None, None, None].float(), (1, len(region))
-    seen = RowReferences(torch.ones(1), None, regions, step, {SITE: 1.0}, uniform=1.0)
+    seen = RowReferences(torch.ones(1), None, regions, step, {SITE: 1.0}, Known([1.0]))
     found = seen.at(SITE, size)
     assert found is not None
     return found.references

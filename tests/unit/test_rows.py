@@ -2,6 +2,7 @@ import pytest
 import torch
 from flashface_pack.flashface_core.features import Person, ReferenceLatent
 from flashface_pack.flashface_core.row_references import (
+    Known,
     ReferenceGroup,
     RowReferences,
     StepReferences,
@@ -12,15 +13,13 @@ from flashface_pack.flashface_core.row_references import (
 SITES = [("middle", 0, 0), ("output", 3, 0), ("output", 4, 0)]
 
 
-def rows_of(strengths, levels=None, references=True, uniform=None):
+def rows_of(strengths, levels=None, references=True):
     person = Person((ReferenceLatent(torch.zeros(1, 4, 8, 8), "photo", 1.0),), None)
     keys = torch.zeros(1, 4, 8)
     group = ReferenceGroup(0, keys, keys, 1.0)
     step = StepReferences((person,), {site: [group] for site in SITES})
     levels = levels or dict.fromkeys(SITES, 1.0)
-    return RowReferences(
-        torch.tensor(strengths), None, None, step if references else None, levels, uniform
-    )
+    return RowReferences(torch.tensor(strengths), None, None, step if references else None, levels)
 
 
 def test_the_index_of_the_rows_is_made_once_for_all_sites():
@@ -43,11 +42,11 @@ def test_rows_that_see_nobody_have_no_index():
 def test_rows_whose_strength_is_known_beforehand_are_not_asked_for_it():
     """To ask a tensor on a GPU is to wait for it."""
     strengths = torch.ones(3, device="meta")  # which has no numbers
-    rows = RowReferences(strengths, None, None, StepReferences((), {}), {}, uniform=1.0)
-    assert not rows.is_empty
-    assert RowReferences(strengths, None, None, StepReferences((), {}), {}, uniform=0.0).is_empty
+    inputs = strengths, None, None, StepReferences((), {}), {}
+    assert not RowReferences(*inputs, Known([0.0, 1.0, 0.0])).is_empty
+    assert RowReferences(*inputs, Known([0.0, 0.0, 0.0])).is_empty
     with pytest.raises(NotImplementedError):
-        RowReferences(strengths, None, None, StepReferences((), {}), {})
+        RowReferences(*inputs)
 
 
 def test_all_rows_are_taken_without_a_copy():
