@@ -1,9 +1,13 @@
-"""FlashFaceTinyModels: the small trained models that come with the pack."""
+"""FlashFaceTinyModels and FlashFaceTinyPhotos: small trained models, and photos for them."""
 
 import folder_paths
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
-from ..flashface_core.comfy_adapter.flashface.tiny import load_tiny_models
+from ..flashface_core.comfy_adapter.flashface.tiny import (
+    PEOPLE,
+    load_tiny_models,
+    load_tiny_photos,
+)
 from .base import FlashFaceNode
 from .sockets import CATEGORY, ReferenceNet
 
@@ -32,4 +36,27 @@ class FlashFaceTinyModels(FlashFaceNode):
         return io.NodeOutput(*load_tiny_models(folder_paths.get_folder_paths("embeddings")))
 
 
-NODES = [FlashFaceTinyModels]
+class FlashFaceTinyPhotos(FlashFaceNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FlashFaceTinyPhotos",
+            display_name="FlashFace Tiny Photos",
+            category=CATEGORY,
+            description="Four photos of a drawn person, for FlashFace Tiny Models: face crops of "
+            "64 x 64 pixels. The models have never seen any of these people.",
+            inputs=[
+                io.Int.Input(
+                    "person", default=0, min=0, max=PEOPLE - 1, tooltip="Which of the eight people."
+                ),
+            ],
+            outputs=[io.Image.Output(display_name="photos")],
+        )
+
+    @classmethod
+    def execute(cls, person) -> io.NodeOutput:
+        photos = load_tiny_photos(person)
+        return io.NodeOutput(photos, ui=ui.PreviewImage(photos, cls=cls))
+
+
+NODES = [FlashFaceTinyModels, FlashFaceTinyPhotos]

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -114,9 +113,6 @@ def serve(arguments: list[str]) -> int:
     environment = prepare()
     base = PRIVATE / "base"
     comfy_server.make_base(base)
-    # So that the workflows of the tiny models run at once.
-    for photos in (REPO / "workflows").glob("toy_person*.png"):
-        shutil.copy(photos, base / "input")
     line = comfy_server.command(environment.comfy, environment.python, base, port)
     print(f"Models and pictures are in {base}; stop with Ctrl-C.", flush=True)
     return _wait(subprocess.Popen(line, env=environment.variables))

@@ -115,8 +115,10 @@ class ComfyServer:
         raise TimeoutError(f"Prompt {prompt_id} did not end in {timeout:g} s.\n{self._log_tail()}")
 
     def files(self, outputs: dict[str, Any], key: str = "images") -> list[Path]:
-        """The files that SaveImage and the like report in the outputs of a prompt."""
+        """The files that SaveImage and the like report in the outputs of a prompt; where nothing is
+        saved, those that are shown."""
         entries = [entry for output in outputs.values() for entry in output.get(key, ())]
+        entries = [entry for entry in entries if entry["type"] == "output"] or entries
         return [self.base / e["type"] / e["subfolder"] / e["filename"] for e in entries]
 
     def interrupt(self) -> None:

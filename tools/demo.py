@@ -20,7 +20,7 @@ from toy_people import draw_photos, save_photos
 
 BASE = PRIVATE / "base"  # that of `serve` as well
 OUTPUT = REPO / "demo_output"
-WORKFLOW = REPO / "workflows" / "api" / "tiny_models.json"
+WORKFLOW = REPO / "workflows" / "api" / "01_start_here.json"
 
 PEOPLE, CAST = 3, 2  # the first three people of this seed
 SEED = 1  # of the sampler, for every picture
@@ -44,7 +44,7 @@ portraits, 128 pixels wide. For photographs, put into your ComfyUI
   models/flashface      the published flashface.ckpt (Hugging Face: shilongz/FlashFace-SD1.5)
   models/text_encoders  CLIP-L, clip_l.safetensors
   models/vae            an SD1.5 VAE
-and open workflows/photo_to_portrait.json (Templates > flashface) with photos of your own.
+and open workflows/02_portrait_from_photos.json (Templates > flashface) with photos of your own.
 """
 
 
@@ -93,7 +93,8 @@ def filled_in(workflow: dict[str, Any], prompt: str, number: int | None) -> dict
     if number is None:
         node(workflow, "KSampler")["model"] = [key(workflow, "FlashFaceTinyModels"), 0]
     else:
-        node(workflow, "Photos")["image"] = photo_name(number)
+        photos = workflow[key(workflow, "Photos")]
+        photos.update(class_type="LoadImage", inputs={"image": photo_name(number)})
     return workflow
 
 

@@ -2,8 +2,9 @@
 
     .comfy/venv/bin/python tools/shipped_pictures.py [WORKFLOW ...]
 
-Writes the photos that the workflows name, four of each person, and the thumbnail of every workflow
-that needs no download. Run it again whenever the tiny models or a workflow change.
+Writes the thumbnail of every workflow. Those for photographs run as the same graph with the tiny
+models, drawn people and their words, and the thumbnail says so. Run it again whenever the tiny
+models or a workflow change.
 """
 
 import json
@@ -12,49 +13,86 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from as_toy import SCENE, as_toy
 from comfy_server import REPO, ComfyServer
 from environment import PRIVATE
 from PIL import Image, ImageDraw, ImageFont
-from toy_people import draw_photos, save_photos
+from toy_people import PHOTOS as PHOTOS_EACH
+from toy_people import draw_photos
 
 WORKFLOWS = REPO / "workflows"
-SEED = 5  # of the people
-SHOWN = {"toy_person.png": 0, "toy_person_2.png": 2}  # which of them: they differ in everything
+SEED = 5
+PEOPLE = 8
+PHOTOS, SIDE = REPO / "tiny_models" / "photos.png", 64  # a row for each, of four
+SHOWN = (0, 2)  # which people of it: they differ in everything
 
-# saved_identity takes the file that save_identity leaves.
+# toy_saved_identity takes the file that toy_save_identity leaves.
 NAMES = (
-    "tiny_models",
-    "several_photos",
-    "two_people",
-    "mixing",
-    "save_identity",
-    "saved_identity",
-    "best_of_n",
-    "face2diffusion",
-    "style_portrait",
-    "style_two_people",
-    "face_fusion",
+    "01_start_here",
+    "toy_several_photos",
+    "toy_two_people",
+    "toy_mixing",
+    "toy_save_identity",
+    "toy_saved_identity",
+    "toy_best_of_n",
+    "toy_face2diffusion",
+    "toy_style_portrait",
+    "toy_style_two_people",
+    "toy_face_fusion",
 )
 
-MARGIN, FOOT = 16, 28
+PUBLISHED = tuple(
+    path.stem for path in sorted(WORKFLOWS.glob("0*.json")) if path.stem != "01_start_here"
+)
+MARGIN, FOOT, LARGEST = 16, 28, 512
+BACK, INK, FAINT = (32, 33, 36), (235, 235, 235), (150, 150, 155)
 
 Pictures = list[Image.Image]
 Panel = tuple[str, Image.Image]  # caption, and what stands above it
 
 
 def main() -> None:
-    people = draw_photos(SEED, 1 + max(SHOWN.values()))
+    save_photos()
+    photos = [photos_of(person) for person in SHOWN]
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with ComfyServer(comfy=os.environ.get("COMFYUI_PATH") or PRIVATE / "ComfyUI") as server:
-        for name, person in SHOWN.items():
-            for folder in (WORKFLOWS, server.base / "input"):
-                save_photos(folder / name, people[person])
-            print(WORKFLOWS / name)
-        photos = [people[person] for person in SHOWN.values()]
-        for name in sys.argv[1:] or NAMES:
-            drawn = run(server, json.loads((WORKFLOWS / "api" / f"{name}.json").read_text()))
-            sheet(panels(name, photos, drawn)).save(WORKFLOWS / f"{name}.jpg", quality=90)
+        scene = draw_scene(server)
+        for name in sys.argv[1:] or (*NAMES, *PUBLISHED):
+            workflow = json.loads((WORKFLOWS / "api" / f"{name}.json").read_text())
+            is_toy = name not in PUBLISHED
+            drawn = run(server, workflow if is_toy else as_toy(workflow))
+            drawn["scene"] = [scene]
+            rows = panels(name, photos, drawn)
+            foot = "" if is_toy else "the same graph with the tiny models and drawn people"
+            sheet(rows, foot).save(WORKFLOWS / f"{name}.jpg", quality=90)
             print(WORKFLOWS / f"{name}.jpg")
+
+
+def save_photos() -> None:
+    drawn = [photo for photos in draw_photos(SEED, PEOPLE) for photo in photos]
+    tiles(drawn, PHOTOS_EACH, SIDE).save(PHOTOS, optimize=True)
+
+
+def photos_of(person: int) -> Pictures:
+    with Image.open(PHOTOS) as file:
+        corners = [(SIDE * n, SIDE * person) for n in range(PHOTOS_EACH)]
+        return [file.convert("RGB").crop((x, y, x + SIDE, y + SIDE)) for x, y in corners]
+
+
+def draw_scene(server: ComfyServer) -> Image.Image:
+    """A picture of somebody, in ComfyUI's input folder with the head painted over; here as seen."""
+    workflow = json.loads((WORKFLOWS / "api" / "01_start_here.json").read_text())
+    for node in workflow.values():
+        if node["class_type"] == "FlashFaceTinyPhotos":
+            node["inputs"]["person"] = 4
+    (picture,) = run(server, workflow)["Save Image"]
+    opaque = Image.new("L", picture.size, 255)
+    ImageDraw.Draw(opaque).ellipse((32, 24, 96, 96), fill=0)
+    picture.putalpha(opaque)
+    picture.save(server.base / "input" / SCENE)
+    shown = Image.new("RGB", picture.size, (120, 120, 124))
+    shown.paste(picture, mask=opaque)
+    return shown
 
 
 def run(server: ComfyServer, workflow: dict[str, Any]) -> dict[str, Pictures]:
@@ -72,7 +110,9 @@ def panels(name: str, photos: Sequence[Pictures], drawn: dict[str, Pictures]) ->
     """Rows of the thumbnail of a workflow. photos: of the two people."""
     first, second = photos
     saved = drawn.get("Save Image", [])
-    if name == "several_photos":
+    faces = [("Photos", tiles(first, 2, 74))]
+    small, others = tiles(saved[:1], 1, 149), tiles(second[1:2], 1, 149)
+    if name == "toy_several_photos":
         old = first[0].convert("L").convert("RGB")
         return [
             [
@@ -81,30 +121,46 @@ def panels(name: str, photos: Sequence[Pictures], drawn: dict[str, Pictures]) ->
                 ("of all four", tiles(drawn["From four photos"], 1, 152)),
             ]
         ]
-    if name == "two_people":
+    if name == "toy_two_people":
         strips = [("Photos of A", tiles(first, 4, 58)), ("Photos of B", tiles(second, 4, 58))]
         (picture,) = saved
         return [strips, [("A and B", picture.resize((480, 240), Image.Resampling.LANCZOS))]]
-    if name == "mixing":
+    if name == "toy_mixing":
         titles = {"A": "A", "The mix": "half of each", "B": "B"}
         return [[(text, tiles(drawn[title], 1, 149)) for title, text in titles.items()]]
-    if name == "save_identity":
+    if name == "toy_save_identity":
         return [[("Four photos, kept as toy_person.safetensors", tiles(drawn["Faces"], 4, 120))]]
-    if name == "saved_identity":
+    if name == "toy_saved_identity":
         return [[("toy_person.safetensors", tiles(first, 2, 116)), ("an elder", tiles(saved, 1))]]
-    if name == "best_of_n":
+    if name == "toy_best_of_n":
         every, best = drawn["All eight"], drawn["The best"]
         return [[("Eight pictures", tiles(every, 4, 78)), ("the best one", tiles(best, 1, 152))]]
-    if name == "face2diffusion":
+    if name == "toy_face2diffusion":
         return [[("Four photos", tiles(first, 2, 116)), ('"a portrait of f l"', tiles(saved, 1))]]
-    if name == "style_portrait":
+    if name == "toy_style_portrait":
         style = ("style image", tiles(drawn["Style image"], 1, 148))
         return [[("Four photos", tiles(first, 2, 74)), style, ("both", tiles(saved, 1, 148))]]
-    if name == "style_two_people":
+    if name == "toy_style_two_people":
         strips = [("Photos of A", tiles(first, 4, 58)), ("Photos of B", tiles(second, 4, 58))]
         style, (picture,) = tiles(drawn["Style image"], 1, 150), saved
         both = picture.resize((300, 150), Image.Resampling.LANCZOS)
         return [strips, [("style image", style), ("A and B", both)]]
+    if name == "03_child_and_elder":
+        ages = [(title, tiles(drawn[title], 1, 149)) for title in ("The child", "The elder")]
+        return [[("Photos", tiles(first, 2, 74)), *ages]]
+    if name == "04_face_into_picture":
+        return [[*faces, ("a picture", tiles(drawn["scene"], 1, 149)), ("with her", small)]]
+    if name == "05_two_people":
+        (picture,) = saved
+        strips = [("Photos of A", tiles(first, 4, 56)), ("Photos of B", tiles(second, 4, 56))]
+        return [strips, [("A and B", picture.resize((464, 232), Image.Resampling.LANCZOS))]]
+    if name == "06_mixing":
+        return [[("A", tiles(first[1:2], 1, 149)), ("half of each", small), ("B", others)]]
+    if name == "09_best_of_four":
+        best = ("the most like", tiles(drawn["The best"], 1, 149))
+        return [[*faces, ("four pictures", tiles(drawn["All four"], 2, 74)), best]]
+    if name in PUBLISHED:
+        return [[("Photos", tiles(first, 2, 116)), ("the picture", tiles(saved, 1))]]
     return [[("Four photos", tiles(first, 2, 116)), ('"a child ... by the sea"', tiles(saved, 1))]]
 
 
@@ -118,17 +174,21 @@ def tiles(pictures: Pictures, columns: int, side: int = 232) -> Image.Image:
     return whole
 
 
-def sheet(rows: Sequence[Sequence[Panel]]) -> Image.Image:
+def sheet(rows: Sequence[Sequence[Panel]], foot: str = "") -> Image.Image:
+    """A square: the gallery cuts what is not."""
     widths = [sum(image.width + MARGIN for _, image in row) for row in rows]
     heights = [max(image.height for _, image in row) + MARGIN + FOOT for row in rows]
-    whole = Image.new("RGB", (max(widths) + MARGIN, sum(heights) + MARGIN), "white")
+    side = max(max(widths) + MARGIN, sum(heights) + MARGIN + FOOT * bool(foot))
+    assert side <= LARGEST, side
+    whole = Image.new("RGB", (side, side), BACK)
     pen, font = ImageDraw.Draw(whole), ImageFont.load_default(size=14)
-    top = MARGIN
-    for row, height in zip(rows, heights, strict=True):
-        left = MARGIN
+    top = (side - sum(heights)) // 2
+    pen.text((MARGIN, side - FOOT), foot, FAINT, font)
+    for row, height, width in zip(rows, heights, widths, strict=True):
+        left = (side - width + MARGIN) // 2
         for caption, image in row:
             whole.paste(image, (left, top))
-            pen.text((left, top + height - FOOT - MARGIN + 7), caption, "black", font)
+            pen.text((left, top + height - FOOT - MARGIN + 7), caption, INK, font)
             left += image.width + MARGIN
         top += height
     return whole

@@ -20,8 +20,6 @@ import sys
 import time
 from pathlib import Path
 
-import torch
-
 from flashface_core.errors import FlashFaceError
 from training.comfyui import find_comfyui
 
@@ -102,8 +100,7 @@ def main(arguments: list[str] | None = None) -> None:
     if wrong := problem(options):
         parser.error(wrong)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
-    find_comfyui(cpu=options.device == "cpu" or not gpu)
+    find_comfyui(cpu=options.device == "cpu")
 
     from training.report import save_report
 

@@ -10,7 +10,7 @@ from support.tools import ROOT
 def test_the_table_of_a_step(tmp_path):
     report = tmp_path / "report.json"
     line = [sys.executable, "-m", "benchmarks.step", "--topology", "mini", "--sizes", "16x24"]
-    line += ["--photos", "2", "--rounds", "1", "--cpu", "--json", str(report)]
+    line += ["--photos", "2", "--rounds", "1", "--json", str(report)]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (table,) = json.loads(report.read_text())["tables"]

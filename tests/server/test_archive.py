@@ -17,8 +17,9 @@ pytestmark = pytest.mark.server
 
 MOST = 36_000_000  # bytes: the tiny models that the nodes load are 38 million, packed 33
 # Between them they load every file of tiny_models/.
-RUN = (TINY, "face2diffusion", "style_portrait", "face_fusion")
-MADE_FOR_A_CLONE = {"training", "tests", "support", "demo", "toy_people", "shipped_pictures"}
+RUN = (TINY, "toy_face2diffusion", "toy_style_portrait", "toy_face_fusion")
+MADE_FOR_A_CLONE = {"training", "tests", "support", "demo", "toy_people"}
+MADE_FOR_A_CLONE |= {"shipped_pictures", "canvas"}
 
 
 def listed(*options: str) -> set[str]:
@@ -54,9 +55,6 @@ def unpacked(base) -> Path:
 @pytest.fixture(scope="module")
 def server(base, unpacked):
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    (base / "input").mkdir()
-    for photos in (unpacked / "workflows").glob("toy_person*.png"):
-        (base / "input" / photos.name).write_bytes(photos.read_bytes())
     with load_tool("comfy_server").ComfyServer(base, cpu=True, pack=unpacked) as server:
         assert not unpacked.is_symlink()
         yield server
@@ -67,7 +65,7 @@ def test_it_is_no_larger_than_what_the_nodes_load(base, unpacked):
     print(f"The archive has {size / 1e6:.1f} MB.")
     assert size < MOST
     models = {path.suffix for path in (unpacked / "tiny_models").rglob("*") if path.is_file()}
-    assert models == {".safetensors", ".md"}
+    assert models == {".safetensors", ".md", ".png"}
     assert not (unpacked / "tiny_models" / "probes.safetensors").exists()
     assert not {path.name for path in unpacked.iterdir()} & {"tests", "training", ".ci", ".github"}
 

@@ -16,13 +16,13 @@ PRESETS = ["custom", "stable identity", "strong identity", "change age", "subtle
 DTYPES = ["default", "fp32", "fp16", "bf16"]
 
 TRAINING_FREE = ["none (training-free)"]
-FILES = (["flashface.safetensors"], ["none"])  # what the combos over folders show
+FILES = (["flashface.ckpt", "flashface.safetensors"], ["none"])  # what the combos over folders show
 
 # node id: required inputs, optional inputs, outputs. An input is id, type or combo values, default.
 CONTRACT = {
     "FlashFaceLoader": (
         [
-            ("model_name", ["flashface.safetensors"], ANY),
+            ("model_name", ["flashface.ckpt", "flashface.safetensors"], ANY),
             ("weight_dtype", DTYPES, "default"),
         ],
         [],
@@ -33,6 +33,7 @@ CONTRACT = {
         [],
         [("MODEL", "MODEL"), ("REFERENCE_NET", "REFERENCE_NET"), ("CLIP", "CLIP"), ("VAE", "VAE")],
     ),
+    "FlashFaceTinyPhotos": ([("person", "INT", 0)], [], [("IMAGE", "photos")]),
     "ReferenceNetFromModel": (
         [("model", "MODEL", ANY)],
         [],

@@ -5,23 +5,20 @@ import pytest
 from flashface_pack.nodes.tiny import FlashFaceTinyModels
 from PIL import Image
 from support.facestudio import write_facestudio
-from support.server import PHOTOS, WORKFLOWS, add_node, api_workflow, inputs, node_id, start_server
+from support.server import add_node, api_workflow, inputs, node_id, start_server
 
 pytestmark = pytest.mark.server
 
 FILE = "random.safetensors"
-NAMES = ("style_portrait", "style_two_people")
+NAMES = ("toy_style_portrait", "toy_style_two_people")
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     base = tmp_path_factory.mktemp("comfyui")
     folder = base / "models" / "facestudio"
-    for path in (folder, base / "input"):
-        path.mkdir(parents=True)
+    folder.mkdir(parents=True)
     write_facestudio(folder / FILE, FlashFaceTinyModels.execute().args[0])
-    for name in PHOTOS:
-        (base / "input" / name).write_bytes((WORKFLOWS / name).read_bytes())
     with start_server(base) as server:
         yield server
 
@@ -47,18 +44,18 @@ def titled(workflow, title: str) -> dict:
 
 
 def test_person_and_style_image_change_the_picture(server):
-    given = workflow("style_portrait")
+    given = workflow("toy_style_portrait")
     one = picture(server, given)
     assert one.shape == (128, 128, 3)
-    titled(given, "Photos")["image"] = PHOTOS[1]
+    titled(given, "Photos")["person"] = 2
     assert not np.array_equal(picture(server, given), one)
-    given = workflow("style_portrait")
+    given = workflow("toy_style_portrait")
     titled(given, "Prompt of the style image")["text"] = "a portrait, in a forest, neon night"
     assert not np.array_equal(picture(server, given), one)
 
 
 def test_the_places_of_two_people_change_the_picture(server):
-    given = workflow("style_two_people")
+    given = workflow("toy_style_two_people")
     one = picture(server, given)
     assert one.shape == (128, 256, 3)
     titled(given, "Place of A")["x"], titled(given, "Place of B")["x"] = 0.5, 0.0
@@ -93,7 +90,7 @@ WRONG = {
 
 @pytest.mark.parametrize("change", WRONG, ids=lambda change: change.__name__)
 def test_mistakes_are_told_in_a_sentence(server, change):
-    given = workflow("style_portrait")
+    given = workflow("toy_style_portrait")
     change(given)
     with pytest.raises(Exception, match="FaceStudio") as caught:
         server.prompt(given)

@@ -3,18 +3,21 @@
 import io
 import json
 import re
+from pathlib import Path
 
+import folder_paths
 import pytest
 from flashface_pack.flashface_core.comfy_adapter.flashface import tiny
 from PIL import Image
 from support.server import (
-    LARGE,
-    PHOTOS,
+    PHOTO,
+    PUBLISHED,
     SHIPPED,
+    TOY,
     api_workflow,
     bare,
     fetch,
-    small_workflow,
+    made_small,
     ui_workflow,
 )
 from support.tools import ROOT
@@ -62,7 +65,12 @@ def test_nodes_of_a_shipped_workflow_name_the_pack_they_come_from(name):
     for node in ui_workflow(name)["nodes"]:
         if node["type"] in OURS:
             expected = {"cnr_id": "flashface", "ver": version, "Node name for S&R": node["type"]}
+            files = node["properties"].pop("models", [])
             assert node["properties"] == expected
+            # What a frontend offers to download, and where the node looks for it.
+            if node["type"] == "FlashFaceLoader":
+                (file,) = files
+                assert (file["name"], file["directory"]) == (node["widgets_values"][0], "flashface")
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -93,23 +101,25 @@ def test_a_workflow_is_served_with_a_thumbnail(server, name):
     assert max(thumbnail.size) <= 512
 
 
-@pytest.mark.parametrize("photo", PHOTOS)
-def test_drawn_photos_are_served_with_four_frames(server, photo):
-    photos = Image.open(io.BytesIO(fetch(server, f"/api/workflow_templates/flashface/{photo}")))
-    assert (photos.format, photos.n_frames) == ("PNG", 4)
-
-
-@pytest.mark.parametrize("name", SHIPPED[1:])
-def test_the_note_of_a_workflow_links_to_the_photos_that_it_names(name):
+@pytest.mark.parametrize("name", SHIPPED)
+def test_no_picture_is_missing_when_a_workflow_opens(name):
+    """A frontend marks a workflow red whose pictures are not there."""
     nodes = ui_workflow(name)["nodes"]
-    (text,) = (node["widgets_values"][0] for node in nodes if node["type"] == "MarkdownNote")
     named = {node["widgets_values"][0] for node in nodes if node["type"] == "LoadImage"}
-    linked = re.findall(r"\(/api/workflow_templates/flashface/(.+?)\)", text)
-    assert set(linked) == named
-    assert named <= set(PHOTOS)
+    assert named == (set() if name in TOY else {PHOTO})
+    assert (Path(folder_paths.__file__).parent / "input" / PHOTO).is_file()
 
 
-@pytest.mark.parametrize("name", SHIPPED[1:])
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_workflow_is_at_most_two_screens_wide(name):
+    """Of 1600 pixels at 60 %."""
+    nodes = ui_workflow(name)["nodes"]
+    ends = [(node["pos"][0], node["pos"][0] + node["size"][0]) for node in nodes]
+    width = max(end for _, end in ends) - min(start for start, _ in ends)
+    assert width <= 2 * 1600 / 0.6
+
+
+@pytest.mark.parametrize("name", TOY)
 def test_prompts_for_the_tiny_models_are_words_that_they_know(name):
     page = (ROOT / "web" / "docs" / "FlashFaceTinyModels.md").read_text()
     for node in api_workflow(name).values():
@@ -146,7 +156,7 @@ def test_help_pages_name_every_widget_of_their_node(server):
 
 def test_what_users_get_holds_the_tiny_models_and_photos():
     kept = [*(f"tiny_models/{name}" for name in (tiny.FLASHFACE, tiny.VAE))]
-    kept += [f"workflows/{name}" for name in PHOTOS] + [f"workflows/{n}.jpg" for n in SHIPPED]
+    kept += [f"tiny_models/{tiny.PHOTOS}", *(f"workflows/{name}.jpg" for name in SHIPPED)]
     for name in kept:
         assert (ROOT / name).stat().st_size > 10_000, name
     ignored = [
@@ -156,7 +166,10 @@ def test_what_users_get_holds_the_tiny_models_and_photos():
     assert not [rule for rule in ignored for name in kept if name.startswith(rule.rstrip("/*"))]
 
 
-def test_the_small_workflow_of_these_tests_is_the_shipped_one_but_for_size_and_steps():
-    shipped, small = bare(api_workflow(LARGE)), bare(small_workflow())
-    changed = {key: small[key][0] for key in shipped if shipped[key] != small[key]}
-    assert sorted(changed.values()) == ["EmptyLatentImage", "KSampler"]
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_workflow_that_is_made_small_is_the_shipped_one_but_for_size_and_steps(name):
+    shipped, small = bare(api_workflow(name)), bare(made_small(name))
+    changed = {small[key][0] for key in shipped if shipped[key] != small[key]}
+    assert "KSampler" in changed
+    assert changed <= {"EmptyLatentImage", "ImageScale", "KSampler"}
+    assert shipped.keys() == small.keys()

@@ -7,8 +7,17 @@ import re
 
 import numpy as np
 import pytest
+import scipy.ndimage
 from PIL import Image
-from support.server import SAVED, api_workflow, inputs
+from support.server import (
+    PUBLISHED,
+    SAVED,
+    SIDE,
+    api_workflow,
+    inputs,
+    made_small,
+    make_photo,
+)
 
 pytestmark = pytest.mark.server
 
@@ -16,20 +25,20 @@ SQUARE, WIDE, FACE, PLOT = (128, 128), (256, 128), (224, 224), (1024, 682)
 
 # workflow: title of every node that shows pictures, how many, and their width and height
 SHOWN = {
-    "several_photos": {"From one photo": (1, SQUARE), "From four photos": (1, SQUARE)},
-    "two_people": {"Save Image": (1, WIDE)},
-    "mixing": {"A": (1, SQUARE), "The mix": (1, SQUARE), "B": (1, SQUARE)},
-    "save_identity": {"Faces": (4, FACE)},
-    "saved_identity": {"Save Image": (1, SQUARE)},
-    "best_of_n": {
+    "toy_several_photos": {"From one photo": (1, SQUARE), "From four photos": (1, SQUARE)},
+    "toy_two_people": {"Save Image": (1, WIDE)},
+    "toy_mixing": {"A": (1, SQUARE), "The mix": (1, SQUARE), "B": (1, SQUARE)},
+    "toy_save_identity": {"Faces": (4, FACE)},
+    "toy_saved_identity": {"Save Image": (1, SQUARE)},
+    "toy_best_of_n": {
         "What the guidance does": (1, PLOT),
         "All eight": (8, SQUARE),
         "The best": (1, SQUARE),
     },
-    "face2diffusion": {"Save Image": (1, SQUARE)},
-    "style_portrait": {"Style image": (1, SQUARE), "Save Image": (1, SQUARE)},
-    "style_two_people": {"Style image": (1, SQUARE), "Save Image": (1, WIDE)},
-    "face_fusion": {"Save Image": (1, SQUARE)},
+    "toy_face2diffusion": {"Save Image": (1, SQUARE)},
+    "toy_style_portrait": {"Style image": (1, SQUARE), "Save Image": (1, SQUARE)},
+    "toy_style_two_people": {"Style image": (1, SQUARE), "Save Image": (1, WIDE)},
+    "toy_face_fusion": {"Save Image": (1, SQUARE)},
 }
 
 
@@ -54,7 +63,7 @@ def pictures(server, outputs):
         return {
             title: [np.asarray(Image.open(path).convert("RGB")) for path in server.files({0: out})]
             for title, out in outputs(name).items()
-            if "images" in out
+            if "images" in out and not title.startswith("Photos")
         }
 
     return shown
@@ -71,9 +80,11 @@ def test_it_runs_and_shows_what_it_promises(pictures, name):
 
 def test_more_photos_give_another_picture(server, pictures):
     """Than the first one alone, and than the last three alone."""
-    one, four = (pictures("several_photos")[f"From {n}"][0] for n in ("one photo", "four photos"))
+    one, four = (
+        pictures("toy_several_photos")[f"From {n}"][0] for n in ("one photo", "four photos")
+    )
     assert not np.array_equal(one, four)
-    workflow = api_workflow("several_photos")
+    workflow = api_workflow("toy_several_photos")
     (adding,) = (n for n in workflow.values() if "append_to" in n["inputs"])
     del adding["inputs"]["append_to"]
     (node,) = (key for key, n in workflow.items() if n["_meta"]["title"] == "From four photos")
@@ -82,25 +93,28 @@ def test_more_photos_give_another_picture(server, pictures):
 
 
 def test_the_mix_is_neither_of_the_two(pictures):
-    a, mix, b = (pictures("mixing")[title][0] for title in ("A", "The mix", "B"))
+    a, mix, b = (pictures("toy_mixing")[title][0] for title in ("A", "The mix", "B"))
     assert not np.array_equal(mix, a)
     assert not np.array_equal(mix, b)
     assert not np.array_equal(a, b)
 
 
 def test_the_second_person_of_two_does_something(server, pictures):
-    workflow = api_workflow("two_people")
+    workflow = api_workflow("toy_two_people")
     (other,) = (n for n in workflow.values() if n["_meta"]["title"] == "Photos of B")
-    other["inputs"]["image"] = "toy_person.png"
+    other["inputs"]["person"] = 0
     (path,) = server.files(server.prompt(workflow))
-    twice, both = np.asarray(Image.open(path).convert("RGB")), pictures("two_people")["Save Image"]
+    twice, both = (
+        np.asarray(Image.open(path).convert("RGB")),
+        pictures("toy_two_people")["Save Image"],
+    )
     right = np.s_[:, 160:]
     assert np.abs(twice[right].astype(int) - both[0][right]).mean() > 5
 
 
 def test_save_identity_leaves_the_file_that_saved_identity_takes(server, outputs):
-    (text,) = outputs("save_identity")["FlashFace Identity Save"]["text"]
-    taken = inputs(api_workflow("saved_identity"), "FlashFaceIdentityLoad")["filename"]
+    (text,) = outputs("toy_save_identity")["FlashFace Identity Save"]["text"]
+    taken = inputs(api_workflow("toy_saved_identity"), "FlashFaceIdentityLoad")["filename"]
     assert taken == f"{SAVED}.safetensors"
     folder = server.base / "models" / "identities"
     assert text == f"4 photos in {folder / taken}"
@@ -108,7 +122,7 @@ def test_save_identity_leaves_the_file_that_saved_identity_takes(server, outputs
 
 
 def test_an_identity_saved_under_another_name_draws_the_same_picture(server, pictures):
-    saving, loading = api_workflow("save_identity"), api_workflow("saved_identity")
+    saving, loading = api_workflow("toy_save_identity"), api_workflow("toy_saved_identity")
     inputs(saving, "FlashFaceIdentitySave")["filename"] = "family/anna"
     path = server.base / "models" / "identities" / "family" / "anna.safetensors"
     assert not path.exists()
@@ -116,12 +130,49 @@ def test_an_identity_saved_under_another_name_draws_the_same_picture(server, pic
     assert path.is_file()
     inputs(loading, "FlashFaceIdentityLoad")["filename"] = "family/anna.safetensors"
     (drawn,) = server.files(server.prompt(loading))
-    (expected,) = pictures("saved_identity")["Save Image"]
+    (expected,) = pictures("toy_saved_identity")["Save Image"]
     assert np.array_equal(np.asarray(Image.open(drawn).convert("RGB")), expected)
 
 
 def test_the_best_is_the_picture_that_the_report_calls_best(outputs, pictures):
-    (report,) = outputs("best_of_n")["Report"]["text"]
+    (report,) = outputs("toy_best_of_n")["Report"]["text"]
     best = int(re.search(r"best +image (\d)", report)[1])
-    shown = pictures("best_of_n")
+    shown = pictures("toy_best_of_n")
     assert np.array_equal(shown["The best"][0], shown["All eight"][best])
+
+
+# Of workflows for photographs: title of every node that shows pictures, how many, width and height.
+PORTRAITS = {
+    "02_portrait_from_photos": {
+        "Save Image": (1, (96, 96)),
+        "Face crops of the last photo": (1, FACE),
+    },
+    "03_child_and_elder": {"The child": (1, (96, 96)), "The elder": (1, (96, 96))},
+    "04_face_into_picture": {"Save Image": (1, (SIDE, SIDE))},
+    "05_two_people": {"Save Image": (1, (128, 80))},
+    "06_mixing": {"Save Image": (1, (96, 96))},
+    "07_hires_fix": {"Save Image": (1, (144, 144))},
+    "08_drawing_to_person": {"Save Image": (1, (96, 96))},
+    "09_best_of_four": {"All four": (4, (96, 96)), "The best": (1, (96, 96))},
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_workflow_for_photographs_runs_with_weights_in_the_published_layout(server, name):
+    workflow = made_small(name)
+    shown = {
+        workflow[node]["_meta"]["title"]: [
+            np.asarray(Image.open(path).convert("RGB")) for path in server.files({0: out})
+        ]
+        for node, out in server.prompt(workflow).items()
+        if "images" in out
+    }
+    assert {n: (len(all_), all_[0].shape[1::-1]) for n, all_ in shown.items()} == PORTRAITS[name]
+    for picture in (one for all_ in shown.values() for one in all_):
+        assert picture.std() > 3
+    if name == "04_face_into_picture":
+        (picture,) = shown["Save Image"]
+        photo = np.asarray(make_photo())
+        kept = scipy.ndimage.minimum_filter(photo[..., 3], 19) == 255  # the mask is grown by 8
+        assert np.array_equal(picture[kept], photo[kept][:, :3])
+        assert not np.array_equal(picture, photo[..., :3])

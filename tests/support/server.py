@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from flashface_pack.flashface_core.comfy_adapter.flashface import tiny
@@ -19,29 +18,43 @@ from flashface_pack.flashface_core.people.identity import FaceReference, Identit
 from flashface_pack.flashface_core.people.identity_file import save_identity
 from flashface_pack.flashface_core.tiny_text import clip_state_dict
 from flashface_pack.flashface_core.weights_file import write_safetensors
-from PIL import Image, ImageSequence
+from PIL import Image
+from safetensors.torch import load_file
 
+from .photographs import astronaut
 from .tools import ROOT, load_tool
 
 WORKFLOWS = ROOT / "workflows"
-LARGE, TINY = "photo_to_portrait", "tiny_models"
-# All but LARGE run as they are, on the tiny models.
-SHIPPED = (
-    LARGE,
-    TINY,
-    "several_photos",
-    "two_people",
-    "mixing",
-    "save_identity",
-    "saved_identity",
-    "best_of_n",
-    "face2diffusion",
-    "style_portrait",
-    "style_two_people",
-    "face_fusion",
+TINY, PORTRAIT = "01_start_here", "02_portrait_from_photos"
+# For photographs and the published checkpoint.
+PUBLISHED = (
+    PORTRAIT,
+    "03_child_and_elder",
+    "04_face_into_picture",
+    "05_two_people",
+    "06_mixing",
+    "07_hires_fix",
+    "08_drawing_to_person",
+    "09_best_of_four",
 )
-PHOTOS = ("toy_person.png", "toy_person_2.png")
-SAVED = "toy_person"  # the identity that save_identity leaves and saved_identity takes
+# These run as they are, on the tiny models.
+TOY = (
+    TINY,
+    "toy_several_photos",
+    "toy_two_people",
+    "toy_mixing",
+    "toy_save_identity",
+    "toy_saved_identity",
+    "toy_best_of_n",
+    "toy_face2diffusion",
+    "toy_style_portrait",
+    "toy_style_two_people",
+    "toy_face_fusion",
+)
+SHIPPED = (*PUBLISHED, *TOY)
+PHOTO = "example.png"  # that the workflows for photographs name: it comes with ComfyUI
+SIDE = 256  # of what stands there in these tests
+SAVED = "toy_person"  # the identity that toy_save_identity leaves and toy_saved_identity takes
 
 Workflow = dict[str, dict[str, Any]]
 
@@ -49,23 +62,24 @@ Workflow = dict[str, dict[str, Any]]
 @contextmanager
 def rule_server(base: Path) -> Iterator:
     """A ComfyServer on the CPU with everything that the shipped workflows name."""
-    data = pytest.importorskip("skimage.data", reason="the photo comes with scikit-image")
+    pytest.importorskip("skimage.data", reason="the photo comes with scikit-image")
     make_models(base / "models")
     make_identity(base / "models" / "identities")
     (base / "input").mkdir()
-    astronaut = Path(data.__file__).parent / "astronaut.png"
-    for photo in (astronaut, *(WORKFLOWS / name for name in PHOTOS)):
-        shutil.copy(photo, base / "input")
+    make_photo().save(base / "input" / PHOTO)
     with start_server(base) as server:
         yield server
 
 
 def make_models(models: Path) -> None:
-    """The files that photo_to_portrait names: FlashFace by rule; VAE and CLIP are the tiny ones."""
+    """The files that workflows for photographs name: FlashFace by rule, as it is published and as
+    safetensors; VAE and CLIP are the tiny ones."""
     for folder in ("flashface", "vae", "text_encoders"):
         (models / folder).mkdir(parents=True)
     rule_weights = load_tool("rule_weights")
-    rule_weights.write_rule_checkpoint(models / "flashface" / "flashface.safetensors", "mini")
+    converted = models / "flashface" / "flashface.safetensors"
+    rule_weights.write_rule_checkpoint(converted, "mini", aliases=True)
+    torch.save(load_file(converted), converted.with_suffix(".ckpt"))
     vae = models / "vae" / "vae-ft-mse-840000-ema-pruned.safetensors"
     shutil.copy(tiny.FOLDER / tiny.VAE, vae)
     state = clip_state_dict()
@@ -74,11 +88,19 @@ def make_models(models: Path) -> None:
     write_safetensors(clip, shapes, state.items(), torch.float16)
 
 
+def make_photo() -> Image.Image:
+    """A photograph of a person, her face painted over with the mask editor."""
+    photo = astronaut().resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    opaque = Image.new("L", photo.size, 255)
+    opaque.paste(0, (88, 30, 138, 90))
+    photo.putalpha(opaque)
+    return photo
+
+
 def make_identity(folder: Path) -> None:
-    """The file that saved_identity names."""
-    with Image.open(WORKFLOWS / PHOTOS[0]) as photos:
-        frames = [np.array(frame.convert("RGB")) for frame in ImageSequence.Iterator(photos)]
-    references = tuple(FaceReference.from_crop(torch.from_numpy(frame)) for frame in frames)
+    """The file that toy_saved_identity names."""
+    photos = (tiny.load_tiny_photos(0) * 255).round().to(torch.uint8)
+    references = tuple(FaceReference.from_crop(photo) for photo in photos)
     save_identity(Identity(references, "Toy person"), folder, SAVED)
 
 
@@ -98,11 +120,38 @@ def ui_workflow(name: str) -> dict[str, Any]:
     return json.loads((WORKFLOWS / f"{name}.json").read_text())
 
 
+def made_small(name: str) -> Workflow:
+    """A workflow for photographs with an eighth of its pixels' width and height, and two steps."""
+    workflow = api_workflow(name)
+    for node in workflow.values():
+        given = node["inputs"]
+        if node["class_type"] in ("EmptyLatentImage", "ImageScale"):
+            given.update(width=given["width"] // 8, height=given["height"] // 8)
+        if node["class_type"] == "KSampler":
+            given["steps"] = 2
+    return workflow
+
+
 def small_workflow(seed: int = 1) -> Workflow:
-    """photo_to_portrait at 64 x 64 pixels and two steps."""
-    workflow = api_workflow(LARGE)
+    """The portrait of one photo, whose face is cut out by hand, 64 x 64 pixels."""
+    workflow = made_small(PORTRAIT)
     inputs(workflow, "EmptyLatentImage").update(width=64, height=64)
-    inputs(workflow, "KSampler").update(steps=2, seed=seed)
+    inputs(workflow, "KSampler").update(seed=seed)
+    inputs(workflow, "FlashFaceLoader").update(model_name="flashface.safetensors")
+    people, photos = (
+        [key for key, node in workflow.items() if node["class_type"] == class_type]
+        for class_type in ("FlashFaceIdentity", "LoadImage")
+    )
+    for key in (*people[1:], *photos[1:], node_id(workflow, "FlashFaceDetectorLoader")):
+        del workflow[key]
+    for node in workflow.values():
+        for name, value in node["inputs"].items():
+            if isinstance(value, list) and value[0] in people:
+                node["inputs"][name] = [people[0], value[1]]
+    box = dict(width=45, height=55, x=90, y=36)
+    crop = add_node(workflow, "ImageCrop", image=[photos[0], 0], **box)
+    del workflow[people[0]]["inputs"]["detector"]
+    workflow[people[0]]["inputs"]["image"] = [crop, 0]
     return workflow
 
 
@@ -118,7 +167,7 @@ def inputs(workflow: Workflow, class_type: str) -> dict[str, Any]:
 def add_node(workflow: Workflow, class_type: str, **given: Any) -> str:
     """Id of a node put into the workflow; links are [node id, number of the output]."""
     key = str(1 + max(map(int, workflow)))
-    workflow[key] = {"class_type": class_type, "inputs": given}
+    workflow[key] = {"class_type": class_type, "inputs": given, "_meta": {"title": class_type}}
     return key
 
 

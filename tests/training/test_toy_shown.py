@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageSequence
 from support.tools import ROOT, load_tool
 
+from flashface_core.comfy_adapter.flashface import tiny
 from toy_world import scenes
 from toy_world.draw import face_boxes
 from toy_world.people import People
@@ -24,7 +24,7 @@ TABLES = (
     scenes.LIGHTS,
     scenes.LEANS,
 )
-API = json.loads((ROOT / "workflows" / "api" / "tiny_models.json").read_text())
+API = json.loads((ROOT / "workflows" / "api" / "01_start_here.json").read_text())
 
 
 def constant(tool: str, name: str):
@@ -71,17 +71,13 @@ def test_the_place_of_the_workflow_is_that_of_an_upright_head_in_the_middle():
     assert got == pytest.approx([x1, y1, x2 - x1, y2 - y1], abs=0.01)
 
 
-def test_the_shipped_photos_are_four_crops_of_a_person_whom_nobody_trained_on():
-    shown, seed = (constant("shipped_pictures", name) for name in ("SHOWN", "SEED"))
-    assert given("LoadImage")["image"] in shown
-    people = load_tool("toy_people").draw_photos(seed, 1 + max(shown.values()))
-    for name, person in shown.items():
-        with Image.open(ROOT / "workflows" / name) as image:
-            frames = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)]
-        assert len(frames) == len(people[person]) == 4
-        for frame, photo in zip(frames, people[person], strict=True):
-            got, expected = (torch.tensor(np.asarray(p)).float() for p in (frame, photo))
-            assert (got - expected).abs().mean() < 2
+def test_the_shipped_photos_are_four_crops_each_of_people_whom_nobody_trained_on():
+    seed = constant("shipped_pictures", "SEED")
+    for person, photos in enumerate(load_tool("toy_people").draw_photos(seed, tiny.PEOPLE)):
+        shipped = tiny.load_tiny_photos(person)
+        drawn = torch.stack([torch.from_numpy(np.array(photo)) for photo in photos]) / 255
+        assert shipped.shape == drawn.shape == (4, tiny.PHOTO_SIDE, tiny.PHOTO_SIDE, 3)
+        assert (shipped - drawn).abs().mean() < 0.01
 
 
 def test_the_help_page_lists_every_word():

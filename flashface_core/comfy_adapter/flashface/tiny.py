@@ -3,6 +3,9 @@
 from pathlib import Path
 
 import comfy.sd
+import numpy as np
+import torch
+from PIL import Image
 
 from ...errors import FlashFaceError
 from ...tiny_text import clip_state_dict
@@ -12,6 +15,8 @@ from .load import load_flashface
 
 FOLDER = Path(__file__).resolve().parents[3] / "tiny_models"
 FLASHFACE, VAE = "flashface_tiny.safetensors", "vae_tiny.safetensors"
+# Of people that nobody has trained on: a row for each, PHOTO_SIDE pixels high.
+PHOTOS, PEOPLE, PHOTO_SIDE = "photos.png", 8, 64
 
 
 def load_tiny_models(embedding_directory: list[str] | None = None):
@@ -21,6 +26,14 @@ def load_tiny_models(embedding_directory: list[str] | None = None):
     """
     model, net = load_flashface(_shipped(FLASHFACE))
     return model, net, load_tiny_clip(embedding_directory), load_vae(_shipped(VAE))
+
+
+def load_tiny_photos(person: int) -> torch.Tensor:
+    """Face crops of a drawn person: IMAGE (4, 64, 64, 3), 0 to 1. person: 0 to PEOPLE - 1."""
+    with Image.open(_shipped(PHOTOS)) as file:
+        pixels = torch.from_numpy(np.array(file.convert("RGB"))).float() / 255
+    row = pixels[person * PHOTO_SIDE :][:PHOTO_SIDE]
+    return torch.stack(row.split(PHOTO_SIDE, dim=1))
 
 
 def _shipped(name: str) -> Path:
