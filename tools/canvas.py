@@ -23,7 +23,7 @@ WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 COLOURS = {"FlashFace": "#8A5AA8", "": "#3f789e"}
 # Nodes that show pictures or long text: pixels; all others are as high as what they hold.
 SIZES = {
-    "LoadImage": (280, 330),
+    "LoadImage": (280, 360),
     "PreviewImage": (280, 300),
     "SaveImage": (420, 450),
     "PreviewAny": (420, 200),
@@ -153,7 +153,7 @@ class Canvas:
 
     def note(self, note: str) -> None:
         """To read, on the left of all."""
-        height = min(120 + 26 * note.count("\n") + 24 * (len(note) // 48), 900)
+        height = min(100 + 22 * note.count("\n") + 20 * (len(note) // 60), 900)
         self._notes.append(
             {
                 "id": len(self.nodes) + 1,

@@ -13,7 +13,6 @@ from support.server import (
     api_workflow,
     bare,
     made_small,
-    node_id,
     ui_workflow,
 )
 
@@ -103,10 +102,11 @@ def test_it_runs_and_shows_its_picture(opened, name, server, tmp_path):
     (prompt,) = new
     status = server.get("/history")[prompt]["status"]
     assert status["status_str"] == "success", status
-    save = node_id(RUN[name], "PreviewImage" if name == "save_identity" else "SaveImage")
-    opened.wait_for_function(
-        f"(app.nodeOutputs['{save}']?.images ?? []).length > 0", timeout=10_000
-    )
+    shown_by = "PreviewImage" if name == "toy_save_identity" else "SaveImage"
+    for key in (key for key, node in RUN[name].items() if node["class_type"] == shown_by):
+        opened.wait_for_function(
+            f"(app.nodeOutputs['{key}']?.images ?? []).length > 0", timeout=10_000
+        )
     opened.evaluate(SHOW_ALL)
     opened.wait_for_timeout(1000)
     opened.screenshot(path=tmp_path / "workflow.png")
