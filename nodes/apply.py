@@ -4,17 +4,29 @@ from comfy_api.latest import io
 
 from ..flashface_core.comfy_adapter.flashface.apply import apply_features
 from ..flashface_core.flashface.guidance import Guidance
-from .base import FlashFaceNode
+from .base import FlashFaceNode, schema
 from .sockets import CATEGORY, FaceFeatures, FaceGuidance
 
 
 class FlashFaceApply(FlashFaceNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="FlashFaceApply",
             display_name="FlashFace Apply",
             category=CATEGORY,
+            aliases=[
+                "face swap",
+                "portrait",
+                "character",
+                "person",
+                "identity",
+                "likeness",
+                "IPAdapter",
+                "FaceID",
+                "InstantID",
+                "PuLID",
+            ],
             description="Patches a MODEL so that every sampler draws the identity. Put LoRA before "
             "or after; bypass it and nothing is left behind.",
             inputs=[

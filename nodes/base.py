@@ -3,10 +3,11 @@
 ComfyUI 0.3.75 checks no combo of a V3 node, and no ComfyUI checks what comes over a link.
 """
 
+import dataclasses
 import functools
 import inspect
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any
 
@@ -14,7 +15,15 @@ from comfy_api.latest import io
 
 from ..flashface_core.errors import FlashFaceError
 
+KNOWN = {field.name for field in dataclasses.fields(io.Schema)}
 CHECKED = "_flashface_inputs_are_checked"
+
+
+def schema(aliases: Sequence[str], **given: Any) -> io.Schema:
+    """aliases: other words that people search for; ComfyUI 0.3.75 has no place for them."""
+    if "search_aliases" in KNOWN:
+        given["search_aliases"] = list(aliases)
+    return io.Schema(**given)
 
 
 class FlashFaceNode(io.ComfyNode):

@@ -9,8 +9,8 @@ from ..flashface_core.comfy_adapter.detector import make_detector
 from ..flashface_core.errors import FlashFaceError
 from ..flashface_core.faces.detect import DETECTORS
 from ..flashface_core.faces.packs import NO_PACK, choose_pack, find_model_packs
-from .base import FlashFaceNode
-from .sockets import CATEGORY, FaceDetector
+from .base import FlashFaceNode, schema
+from .sockets import IDENTITY, FaceDetector
 
 FOLDER = "insightface"
 
@@ -25,10 +25,11 @@ def pack_roots() -> list[Path]:
 class FlashFaceDetectorLoader(FlashFaceNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="FlashFaceDetectorLoader",
             display_name="FlashFace Detector Loader",
-            category=CATEGORY,
+            category=IDENTITY,
+            aliases=["face detection", "insightface", "mtcnn"],
             description="Loads a face detector: InsightFace with a model pack that you have put "
             "there, or MTCNN. Nothing is downloaded.",
             inputs=[

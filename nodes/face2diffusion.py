@@ -6,8 +6,8 @@ from comfy_api.latest import io
 from ..flashface_core.comfy_adapter.face2diffusion import encode_text, load_face2diffusion
 from ..flashface_core.face2diffusion.word import PLACEHOLDER
 from . import folders
-from .base import FlashFaceNode
-from .sockets import CATEGORY, Face2Diffusion, FaceIdentity
+from .base import FlashFaceNode, schema
+from .sockets import OTHER_METHODS, Face2Diffusion, FaceIdentity
 
 FOLDER = "face2diffusion"
 
@@ -19,10 +19,11 @@ class Face2DiffusionLoader(FlashFaceNode):
         # The first of a list is what a new node shows: of the user's files first.
         shipped = folders.shipped(FOLDER)
         encoders = sorted(files, key=lambda name: (name in shipped, "msid" not in name.lower()))
-        return io.Schema(
+        return schema(
             node_id="Face2DiffusionLoader",
             display_name="Face2Diffusion Loader",
-            category=CATEGORY,
+            category=OTHER_METHODS,
+            aliases=["face token", "person"],
             description="Loads Face2Diffusion: the face encoder MSID, and the network that makes "
             "a word of a face.",
             inputs=[
@@ -57,10 +58,11 @@ class Face2DiffusionLoader(FlashFaceNode):
 class Face2DiffusionTextEncode(FlashFaceNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="Face2DiffusionTextEncode",
             display_name="Face2Diffusion Text Encode",
-            category=CATEGORY,
+            category=OTHER_METHODS,
+            aliases=["face token", "person", "textual inversion"],
             description="CLIP Text Encode with a person: a word of the prompt stands for the face. "
             "For any SD1.5 MODEL, which stays as it is.",
             inputs=[

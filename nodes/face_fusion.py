@@ -12,8 +12,8 @@ from ..flashface_core.comfy_adapter.face_fusion.photos import (
     load_face_fusion,
 )
 from . import folders
-from .base import FlashFaceNode
-from .sockets import CATEGORY, FaceFusionFeatures, FaceIdentity
+from .base import FlashFaceNode, schema
+from .sockets import OTHER_METHODS, FaceFusionFeatures, FaceIdentity
 from .sockets import FaceFusion as FaceFusionSocket
 
 FOLDER = "face_fusion"
@@ -22,10 +22,11 @@ FOLDER = "face_fusion"
 class FaceFusionLoader(FlashFaceNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="FaceFusionLoader",
             display_name="Face Fusion Loader",
-            category=CATEGORY,
+            category=OTHER_METHODS,
+            aliases=["reference only", "person"],
             description="Loads Face Fusion's projections: what makes keys and values for "
             "cross-attention of a UNet's own view of the photos. A reconstruction.",
             inputs=[
@@ -59,10 +60,11 @@ class FaceFusionLoader(FlashFaceNode):
 class FaceFusionEncode(FlashFaceNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="FaceFusionEncode",
             display_name="Face Fusion Encode",
-            category=CATEGORY,
+            category=OTHER_METHODS,
+            aliases=["reference", "person"],
             description="The photos of an identity, and what the network is told about them.",
             inputs=[
                 FaceFusionSocket.Input("face_fusion"),
@@ -85,10 +87,11 @@ class FaceFusionEncode(FlashFaceNode):
 class FaceFusionApply(FlashFaceNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="FaceFusionApply",
             display_name="Face Fusion Apply",
-            category=CATEGORY,
+            category=OTHER_METHODS,
+            aliases=["reference", "person", "likeness"],
             description="Patches a MODEL so that its cross-attention sees the faces beside the "
             "text, for any sampler. Bypass it and nothing is left behind.",
             inputs=[

@@ -6,8 +6,8 @@ from comfy_api.latest import io
 from ..flashface_core.comfy_adapter.facestudio.apply import apply_facestudio
 from ..flashface_core.comfy_adapter.facestudio.networks import load_facestudio
 from . import folders
-from .base import FlashFaceNode
-from .sockets import CATEGORY, FaceDetector, FaceIdentity, FaceStudio
+from .base import FlashFaceNode, schema
+from .sockets import OTHER_METHODS, FaceDetector, FaceIdentity, FaceStudio
 
 FOLDER = "facestudio"
 
@@ -15,10 +15,11 @@ FOLDER = "facestudio"
 class FaceStudioLoader(FlashFaceNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="FaceStudioLoader",
             display_name="FaceStudio Loader",
-            category=CATEGORY,
+            category=OTHER_METHODS,
+            aliases=["style", "portrait"],
             description="Loads FaceStudio: the layer that makes a condition of a style and a face, "
             "the UNet tensors trained with it, and its encoders.",
             inputs=[
@@ -46,10 +47,11 @@ class FaceStudioLoader(FlashFaceNode):
 class FaceStudioEncode(FlashFaceNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="FaceStudioEncode",
             display_name="FaceStudio Encode",
-            category=CATEGORY,
+            category=OTHER_METHODS,
+            aliases=["style transfer", "portrait", "person"],
             description="People in a style, as a condition that takes the place of the text. For "
             "the MODEL of FaceStudio Apply.",
             inputs=[
@@ -126,10 +128,11 @@ class FaceStudioEncode(FlashFaceNode):
 class FaceStudioApply(FlashFaceNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="FaceStudioApply",
             display_name="FaceStudio Apply",
-            category=CATEGORY,
+            category=OTHER_METHODS,
+            aliases=["style transfer", "portrait"],
             description="An SD1.5 MODEL that understands the conditions of FaceStudio Encode: its "
             "trained UNet tensors, and every person's place in the picture.",
             inputs=[

@@ -3,17 +3,18 @@
 from comfy_api.latest import io
 
 from ..flashface_core.comfy_adapter.photo_encoder import ANCHORS
-from .base import FlashFaceNode
-from .sockets import CATEGORY, FaceFeatures, FaceIdentity, ReferenceNet
+from .base import FlashFaceNode, schema
+from .sockets import CATEGORY, FaceFeatures, FaceIdentity, ReferenceNet, advanced
 
 
 class FlashFaceEncode(FlashFaceNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="FlashFaceEncode",
             display_name="FlashFace Encode",
             category=CATEGORY,
+            aliases=["face features", "reference", "IPAdapter"],
             description="Encodes the photos of an identity for the ReferenceNet. The feature maps "
             "depend on the step, the photos and the negative prompt; they are kept and used again "
             "by every seed, prompt, place and weight.",
@@ -32,14 +33,16 @@ class FlashFaceEncode(FlashFaceNode):
                     tooltip="Compute the feature maps for these steps now instead of while "
                     "sampling.",
                 ),
-                io.Combo.Input(
-                    "reference_steps",
-                    options=list(ANCHORS),
-                    default=next(iter(ANCHORS)),
-                    optional=True,
-                    tooltip="At how many timesteps the ReferenceNet runs: at every step's own, or "
-                    "at a few, between which the feature maps are interpolated. The first picture "
-                    "of a person is faster then, and the cache smaller.",
+                advanced(
+                    io.Combo.Input(
+                        "reference_steps",
+                        options=list(ANCHORS),
+                        default=next(iter(ANCHORS)),
+                        optional=True,
+                        tooltip="At how many timesteps the ReferenceNet runs: at every step's own, "
+                        "or at a few, between which the feature maps are interpolated. The first "
+                        "picture of a person is faster then, and the cache smaller.",
+                    )
                 ),
             ],
             outputs=[FaceFeatures.Output(display_name="FACE_FEATURES")],

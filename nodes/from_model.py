@@ -3,17 +3,18 @@
 from comfy_api.latest import io
 
 from ..flashface_core.comfy_adapter.flashface.from_model import reference_net_from_model
-from .base import FlashFaceNode
+from .base import FlashFaceNode, schema
 from .sockets import CATEGORY, ReferenceNet
 
 
 class ReferenceNetFromModel(FlashFaceNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ReferenceNetFromModel",
             display_name="FlashFace ReferenceNet from Model",
             category=CATEGORY,
+            aliases=["reference only", "training-free", "SDXL face"],
             description="Experimental, and without training: an SD1.5 or SDXL model looks at the "
             "photos with its own self-attention. Needs no FlashFace checkpoint; likeness is far "
             "from FlashFace's.",

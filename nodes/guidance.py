@@ -3,24 +3,27 @@
 from comfy_api.latest import io
 
 from ..flashface_core.flashface.guidance import PRESETS, Guidance
-from .base import FlashFaceNode
-from .sockets import CATEGORY, FaceGuidance
+from .base import FlashFaceNode, schema
+from .sockets import CATEGORY, FaceGuidance, advanced
 
 CUSTOM = "custom"
+SIMPLE = ("feature_strength", "face_guidance")
 
 
 class FlashFaceGuidance(FlashFaceNode):
     @classmethod
     def define_schema(cls):
         def number(name: str, default: float, high: float, step: float, tooltip: str):
-            return io.Float.Input(
+            widget = io.Float.Input(
                 name, default=default, min=0.0, max=high, step=step, tooltip=tooltip
             )
+            return widget if name in SIMPLE else advanced(widget)
 
-        return io.Schema(
+        return schema(
             node_id="FlashFaceGuidance",
             display_name="FlashFace Guidance",
             category=CATEGORY,
+            aliases=["face strength", "likeness", "preset"],
             description="How strongly the face guides, and when. Defaults are the authors'.",
             inputs=[
                 io.Combo.Input(

@@ -8,8 +8,8 @@ from comfy_execution.utils import get_executing_context
 from ..flashface_core.faces.select import NO_FACE, SELECT, make_identity
 from ..flashface_core.people.identity import one_person
 from ..flashface_core.people.place import Place, mask_to_bool
-from .base import FlashFaceNode
-from .sockets import CATEGORY, BoundingBox, FaceDetector, FaceIdentity
+from .base import FlashFaceNode, schema
+from .sockets import IDENTITY, BoundingBox, FaceDetector, FaceIdentity, advanced
 
 log = logging.getLogger("flashface")
 
@@ -20,10 +20,11 @@ ATTENTION = ["whole image", "inside the region"]
 class FlashFaceIdentity(FlashFaceNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="FlashFaceIdentity",
             display_name="FlashFace Identity",
-            category=CATEGORY,
+            category=IDENTITY,
+            aliases=["face swap", "face crop", "person", "photo", "character", "portrait"],
             description="Photos of one person to an identity. Without detector and boxes each "
             "image is taken as a face that is cropped already (core's Image Crop makes one).",
             inputs=[
@@ -41,13 +42,16 @@ class FlashFaceIdentity(FlashFaceNode):
                     max=999,
                     tooltip="With select = index: which face, counted from 0 as the preview does.",
                 ),
-                io.Float.Input(
-                    "crop_margin",
-                    default=0.0,
-                    min=0.0,
-                    max=2.0,
-                    step=0.01,
-                    tooltip="Fraction of the box added on every side. FlashFace was trained at 0.",
+                advanced(
+                    io.Float.Input(
+                        "crop_margin",
+                        default=0.0,
+                        min=0.0,
+                        max=2.0,
+                        step=0.01,
+                        tooltip="Fraction of the box added on every side. FlashFace was trained "
+                        "at 0.",
+                    )
                 ),
                 io.Combo.Input(
                     "no_face",
@@ -64,12 +68,14 @@ class FlashFaceIdentity(FlashFaceNode):
                     tooltip="How much these photos count beside the others of this person; 0 drops "
                     "them.",
                 ),
-                io.Combo.Input(
-                    "reference_weight",
-                    options=REFERENCE_WEIGHT,
-                    default="as four photos",
-                    tooltip="FlashFace was trained with four photos: fewer are weighted as if they "
-                    "were four. `as given` leaves the weights alone.",
+                advanced(
+                    io.Combo.Input(
+                        "reference_weight",
+                        options=REFERENCE_WEIGHT,
+                        default="as four photos",
+                        tooltip="FlashFace was trained with four photos: fewer are weighted as if "
+                        "they were four. `as given` leaves the weights alone.",
+                    )
                 ),
                 io.String.Input("name", default="", tooltip="For previews and saved identities."),
                 FaceDetector.Input(
@@ -146,10 +152,11 @@ class FlashFaceIdentityPlace(FlashFaceNode):
                 name, default=default, min=low, max=1.0, step=0.01, tooltip=tooltip
             )
 
-        return io.Schema(
+        return schema(
             node_id="FlashFaceIdentityPlace",
             display_name="FlashFace Identity Place",
-            category=CATEGORY,
+            category=IDENTITY,
+            aliases=["face position", "region", "mask", "box"],
             description="Where the face goes in the picture, and how strongly this person is "
             "drawn. Fractions of the picture: 0 is left or top, 1 is right or bottom.",
             inputs=[

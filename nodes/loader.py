@@ -5,8 +5,8 @@ from comfy_api.latest import io
 
 from ..flashface_core.comfy_adapter.flashface.load import WEIGHT_DTYPES, load_flashface
 from . import folders
-from .base import FlashFaceNode
-from .sockets import CATEGORY, ReferenceNet
+from .base import FlashFaceNode, schema
+from .sockets import CATEGORY, ReferenceNet, advanced
 
 FOLDER = "flashface"
 
@@ -14,10 +14,11 @@ FOLDER = "flashface"
 class FlashFaceLoader(FlashFaceNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="FlashFaceLoader",
             display_name="FlashFace Loader",
             category=CATEGORY,
+            aliases=["face swap", "checkpoint", "identity", "IPAdapter"],
             description="Loads a FlashFace checkpoint: the complete fine-tuned SD1.5 model and the "
             "Face ReferenceNet that encodes photos.",
             inputs=[
@@ -27,11 +28,13 @@ class FlashFaceLoader(FlashFaceNode):
                     tooltip="A file in models/flashface: the published flashface.ckpt, or the "
                     "safetensors that tools/convert.py makes of it (a third of the size).",
                 ),
-                io.Combo.Input(
-                    "weight_dtype",
-                    options=list(WEIGHT_DTYPES),
-                    default="default",
-                    tooltip="Precision of both networks; default lets ComfyUI choose.",
+                advanced(
+                    io.Combo.Input(
+                        "weight_dtype",
+                        options=list(WEIGHT_DTYPES),
+                        default="default",
+                        tooltip="Precision of both networks; default lets ComfyUI choose.",
+                    )
                 ),
             ],
             outputs=[

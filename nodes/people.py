@@ -4,17 +4,18 @@ from comfy_api.latest import io
 
 from ..flashface_core.people.identity import join_people, one_person
 from ..flashface_core.people.mix import mix_identities
-from .base import FlashFaceNode
-from .sockets import CATEGORY, FaceIdentity
+from .base import FlashFaceNode, schema
+from .sockets import IDENTITY, FaceIdentity
 
 
 class FlashFaceIdentityMix(FlashFaceNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="FlashFaceIdentityMix",
             display_name="FlashFace Identity Mix",
-            category=CATEGORY,
+            category=IDENTITY,
+            aliases=["blend faces", "average face", "child of two people"],
             description="One face between two people, for a new person or a family likeness.",
             inputs=[
                 FaceIdentity.Input("identity_a"),
@@ -43,10 +44,11 @@ class FlashFaceIdentityMix(FlashFaceNode):
 class FlashFaceIdentityGroup(FlashFaceNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="FlashFaceIdentityGroup",
             display_name="FlashFace Identity Group",
-            category=CATEGORY,
+            category=IDENTITY,
+            aliases=["several people", "multiple faces", "couple"],
             description="Several people in one picture. Give each a place with FlashFace Identity "
             "Place (attention: inside the region) before.",
             inputs=[

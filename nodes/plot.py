@@ -4,17 +4,18 @@ from comfy_api.latest import io
 
 from ..flashface_core.comfy_adapter.schedule import sampling_steps
 from ..flashface_core.flashface.plot import draw_guidance
-from .base import FlashFaceNode
+from .base import FlashFaceNode, schema
 from .sockets import CATEGORY, FaceGuidance
 
 
 class FlashFaceGuidancePlot(FlashFaceNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="FlashFaceGuidancePlot",
             display_name="FlashFace Guidance Plot",
             category=CATEGORY,
+            aliases=["face strength", "schedule"],
             description="Draws what a FlashFace Guidance will do in every step of sampling; no "
             "model is needed.",
             inputs=[

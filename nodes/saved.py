@@ -9,8 +9,8 @@ from comfy_api.latest import io, ui
 from ..flashface_core.people.identity import one_person
 from ..flashface_core.people.identity_file import load_identity, save_identity
 from . import folders
-from .base import FlashFaceNode
-from .sockets import CATEGORY, FaceIdentity
+from .base import FlashFaceNode, schema
+from .sockets import IDENTITY, FaceIdentity
 
 FOLDER = "identities"
 
@@ -18,10 +18,11 @@ FOLDER = "identities"
 class FlashFaceIdentitySave(FlashFaceNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="FlashFaceIdentitySave",
             display_name="FlashFace Identity Save",
-            category=CATEGORY,
+            category=IDENTITY,
+            aliases=["save person", "save face", "character"],
             description="Keeps a person as one file in models/identities. Nothing is overwritten.",
             inputs=[
                 FaceIdentity.Input("identity"),
@@ -46,10 +47,11 @@ class FlashFaceIdentitySave(FlashFaceNode):
 class FlashFaceIdentityLoad(FlashFaceNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="FlashFaceIdentityLoad",
             display_name="FlashFace Identity Load",
-            category=CATEGORY,
+            category=IDENTITY,
+            aliases=["load person", "load face", "character"],
             description="A person that FlashFace Identity Save has kept.",
             inputs=[
                 io.Combo.Input(

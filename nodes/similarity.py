@@ -3,17 +3,18 @@
 from comfy_api.latest import io
 
 from ..flashface_core.likeness.compare import compare
-from .base import FlashFaceNode
-from .sockets import CATEGORY, FaceDetector, FaceIdentity
+from .base import FlashFaceNode, schema
+from .sockets import IDENTITY, FaceDetector, FaceIdentity
 
 
 class FlashFaceSimilarity(FlashFaceNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="FlashFaceSimilarity",
             display_name="FlashFace Similarity",
-            category=CATEGORY,
+            category=IDENTITY,
+            aliases=["likeness", "face distance", "best of", "rank"],
             description="How alike the faces of a batch are to an identity, and the picture that "
             "is most alike. Compares people with an InsightFace detector that has a recognition "
             "model, otherwise looks (edges and colours).",

@@ -1,10 +1,20 @@
 """The sockets of this pack; BOUNDING_BOX is newer cores' own."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 from comfy_api.latest import io
 
 CATEGORY = "FlashFace"
+IDENTITY, OTHER_METHODS = f"{CATEGORY}/identity", f"{CATEGORY}/other methods"
+
+
+_Widget = TypeVar("_Widget", bound=io.WidgetInput)
+
+
+def advanced(widget: _Widget) -> _Widget:
+    """Newer frontends fold it away. Older widgets take no word of it when they are made."""
+    widget.extra_dict = {**widget.extra_dict, "advanced": True}
+    return widget
 
 
 def socket(io_type: str) -> type[io.ComfyTypeIO]:

@@ -8,17 +8,18 @@ from ..flashface_core.comfy_adapter.flashface.tiny import (
     load_tiny_models,
     load_tiny_photos,
 )
-from .base import FlashFaceNode
+from .base import FlashFaceNode, schema
 from .sockets import CATEGORY, ReferenceNet
 
 
 class FlashFaceTinyModels(FlashFaceNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="FlashFaceTinyModels",
             display_name="FlashFace Tiny Models",
             category=CATEGORY,
+            aliases=["demo", "example", "start"],
             description="Small trained models that come with the pack and draw portraits of "
             "128 x 128 pixels on any machine, with nothing to download: for trying things out, for "
             "tests, and for seeing what the settings do.",
@@ -39,10 +40,11 @@ class FlashFaceTinyModels(FlashFaceNode):
 class FlashFaceTinyPhotos(FlashFaceNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="FlashFaceTinyPhotos",
             display_name="FlashFace Tiny Photos",
             category=CATEGORY,
+            aliases=["demo", "example", "person"],
             description="Four photos of a drawn person, for FlashFace Tiny Models: face crops of "
             "64 x 64 pixels. The models have never seen any of these people.",
             inputs=[

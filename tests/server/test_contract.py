@@ -252,7 +252,10 @@ def test_a_node_has_the_promised_inputs_and_outputs(object_info, node):
     assert described(info, "required") == required
     assert described(info, "optional") == optional
     assert list(zip(info["output"], info["output_name"], strict=True)) == outputs
-    assert info["category"] == "FlashFace"
+    identity = "Identity" in node or node in ("FlashFaceDetectorLoader", "FlashFaceSimilarity")
+    others = node.startswith(("Face2Diffusion", "FaceStudio", "FaceFusion"))
+    group = "/identity" if identity else "/other methods" if others else ""
+    assert info["category"] == f"FlashFace{group}"
     assert info["display_name"].startswith(
         ("FlashFace ", "Face2Diffusion ", "FaceStudio ", "Face Fusion ")
     )
@@ -262,6 +265,30 @@ def test_a_node_has_the_promised_inputs_and_outputs(object_info, node):
 def test_every_node_of_the_pack_is_in_the_contract_and_no_other(object_info):
     ours = {name for name, i in object_info.items() if i["python_module"].endswith("flashface")}
     assert ours == set(CONTRACT)
+
+
+@pytest.mark.parametrize("node", CONTRACT)
+def test_a_node_is_found_by_other_words(object_info, node):
+    if "search_aliases" not in object_info["KSampler"]:
+        pytest.skip("this ComfyUI has no place for them")
+    assert object_info[node]["search_aliases"]
+
+
+def test_what_experts_set_is_marked_for_frontends_that_fold_it_away(object_info):
+    marked = {
+        (node, name)
+        for node in CONTRACT
+        for name, (_, options) in described_inputs(object_info, node).items()
+        if options.get("advanced")
+    }
+    when = ("early_strength", "guidance_rescale", "start_percent", "end_percent")
+    assert marked == {
+        ("FlashFaceLoader", "weight_dtype"),
+        ("FlashFaceIdentity", "crop_margin"),
+        ("FlashFaceIdentity", "reference_weight"),
+        ("FlashFaceEncode", "reference_steps"),
+        *(("FlashFaceGuidance", name) for name in (*when, "coarse", "medium", "fine")),
+    }
 
 
 def described_inputs(object_info, node) -> dict[str, list]:
