@@ -33,7 +33,7 @@ PLACES = {
 
 
 def as_toy(workflow: dict[str, Any]) -> dict[str, Any]:
-    """workflow: in API form; one of tools/photo_workflows.py."""
+    """workflow: in API form; one of tools/draw_workflows.py."""
     workflow = copy.deepcopy(workflow)
     tiny = {"class_type": "FlashFaceTinyModels", "inputs": {}, "_meta": {"title": "Tiny models"}}
     outputs = {

@@ -1,6 +1,6 @@
-"""The workflows for photographs and the published checkpoint: for the canvas, and in API form.
+"""The first workflow, and those for photographs: for the canvas, and in API form.
 
-    .comfy/venv/bin/python tools/photo_workflows.py
+    .comfy/venv/bin/python tools/draw_workflows.py
 
 Writes workflows/NAME.json and workflows/api/NAME.json of every graph below; what their notes say
 stands in tools/workflow_notes/.
@@ -179,7 +179,8 @@ def sampler(
     title: str | None = None,
     cfg: float = CFG,
     denoise: float = 1.0,
-    seed: int = 1,
+    steps: int = STEPS,
+    sampler: str = "ddim",
 ) -> Node:
     return canvas.add(
         "KSampler",
@@ -188,10 +189,10 @@ def sampler(
         positive=positive,
         negative=negative,
         latent_image=latent,
-        seed=seed,
-        steps=STEPS,
+        seed=1,
+        steps=steps,
         cfg=cfg,
-        sampler_name="ddim",
+        sampler_name=sampler,
         scheduler="simple",
         denoise=denoise,
     )
@@ -208,6 +209,41 @@ def save(canvas: Canvas, pictures: Node | Output, title: str | None = None) -> N
 
 def show(canvas: Canvas, images: Output, title: str, **given) -> Node:
     return canvas.add("PreviewImage", title, images=images, **given)
+
+
+def start_here(canvas: Canvas) -> None:
+    """On the tiny models, with nothing to download or to choose."""
+    tiny = canvas.add("FlashFaceTinyModels")
+    of = Models([tiny], *(tiny[name] for name in ("MODEL", "REFERENCE_NET", "CLIP", "VAE")))
+    photos = canvas.add("FlashFaceTinyPhotos", "Photos", person=0)
+    who = canvas.add("FlashFaceIdentity", image=photos["photos"])
+    positive = text(
+        canvas,
+        "a portrait of a child, smiling, wearing a yellow raincoat, by the sea, flat colours, "
+        "morning sun, upright",
+        of.clip,
+    )
+    negative = text(canvas, "", of.clip, "Negative prompt")
+    prompt, no_words = positive["CONDITIONING"], negative["CONDITIONING"]
+    head = dict(x=0.19, y=0.2, width=0.62, height=0.62)
+    face = applied(canvas, who["FACE_IDENTITY"], of, no_words, "custom", place=head)
+    latent = size(canvas, 128, 128)
+    drawn = sampler(
+        canvas, face.model, prompt, no_words, latent["LATENT"], steps=20, cfg=5.0, sampler="euler"
+    )
+    picture = decode(canvas, drawn, of)
+    saved = save(canvas, picture)
+    canvas.lay(
+        [
+            Group("1. Models", [[tiny]]),
+            Group("2. Who", [[photos], [who]]),
+            Group("3. Prompts", [[positive, negative]]),
+        ],
+        [
+            Group("4. FlashFace", face.columns),
+            Group("5. Picture", [[latent, drawn, picture], [saved]]),
+        ],
+    )
 
 
 def portrait(canvas: Canvas) -> None:
@@ -488,6 +524,7 @@ def best_of_n(canvas: Canvas) -> None:
 
 
 GRAPHS: dict[str, Callable[[Canvas], None]] = {
+    "01_start_here": start_here,
     "02_portrait_from_photos": portrait,
     "03_child_and_elder": change_age,
     "04_face_into_picture": into_picture,
