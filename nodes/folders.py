@@ -1,5 +1,6 @@
 """Folders of ComfyUI's models/ that this pack adds, and the combos over their files."""
 
+import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,11 +14,14 @@ SHIPPED = Path(__file__).resolve().parent.parent / "tiny_models"
 
 
 def register(folder: str, extensions: Iterable[str]) -> None:
-    """models/<folder>, beside whatever extra_model_paths.yaml declares for the same name.
+    """models/<folder>, which then exists, beside whatever extra_model_paths.yaml declares for it.
 
     Last comes what the pack itself ships for it, tiny_models/<folder>, where there is such.
     """
-    folder_paths.add_model_folder_path(folder, os.path.join(folder_paths.models_dir, folder))
+    own_folder = os.path.join(folder_paths.models_dir, folder)
+    with contextlib.suppress(OSError):  # where models/ is read-only, files come from elsewhere
+        os.makedirs(own_folder, exist_ok=True)
+    folder_paths.add_model_folder_path(folder, own_folder)
     if (place := SHIPPED / folder).is_dir():
         folder_paths.add_model_folder_path(folder, str(place))
     # A new name starts without extensions, which would list every file.

@@ -115,3 +115,17 @@ def test_folders_of_this_packs_own_formats_list_safetensors_alone(models, folder
     asyncio.run(FlashFaceExtension().get_node_list())
     put(models[0], "a.safetensors", "b.sft", "c.pt", "d.ckpt", "e.bin", into=folder)
     assert folders.own(folder) == ["a.safetensors", "b.sft"]
+
+
+def test_the_folders_for_files_exist_after_the_first_start(models):
+    user, _ = models
+    asyncio.run(FlashFaceExtension().get_node_list())
+    assert all((user / name).is_dir() for name in OURS)
+
+
+def test_a_models_folder_that_cannot_be_written_stops_nothing(models, monkeypatch):
+    user, _ = models
+    (user / "plain").write_bytes(b"")
+    monkeypatch.setattr(folder_paths, "models_dir", str(user / "plain"))  # a file, not a folder
+    asyncio.run(FlashFaceExtension().get_node_list())
+    assert str(user / "plain" / "flashface") in paths("flashface")
