@@ -20,8 +20,7 @@ from flashface_core.people.place import Place
 from tools.rule_weights import write_rule_checkpoint
 
 from .naive import naive_rows
-from .step import BASES
-from .timing import MIB, Case, machine, timed
+from .timing import BASES, MIB, Case, machine, timed
 
 BELOW, ABOVE = 501, 901  # timesteps, of launch
 GUIDANCE = Guidance()  # of the node

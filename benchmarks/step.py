@@ -15,7 +15,7 @@ from pathlib import Path
 
 from training.comfyui import find_comfyui
 
-BASES = {2: "plain UNet, 2 rows", 3: "plain UNet, 3 rows"}
+from .timing import BASES, ratios, run_in_turn
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -61,8 +61,6 @@ def settings(options: argparse.Namespace) -> dict:
 
 
 def measure(bench, options: argparse.Namespace, size: tuple[int, int], photos: int) -> dict:
-    from .timing import ratios, run_in_turn
-
     cases = bench.cases(size, photos)
     if options.cases:
         chosen = (*BASES.values(), *options.cases)

@@ -10,6 +10,7 @@ import torch
 from tqdm import tqdm
 
 MIB = 2**20
+BASES = {2: "plain UNet, 2 rows", 3: "plain UNet, 3 rows"}  # what all others are measured by
 
 
 @dataclass

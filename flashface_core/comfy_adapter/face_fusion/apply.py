@@ -16,7 +16,8 @@ from ...face_fusion.fusion import fusion_change
 from ...flashface.guidance import StepPlan, check_percents
 from ...row_references import RowReferences, add_to_rows, take_rows
 from ..cross_attention import check_attention, make_cross_attention_patches
-from ..flashface.from_model import Shape, live_settings, shape_of
+from ..flashface.from_model import live_settings
+from ..model_shape import Shape, shape_of
 from ..patcher import make_memory_estimate
 from ..row_conds import AttachRows, make_piece_conds, make_row_data
 from ..sampling import check_timesteps, make_predict_noise, make_run

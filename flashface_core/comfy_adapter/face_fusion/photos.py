@@ -17,7 +17,8 @@ from ...faces.crop import pad_to_square
 from ...features import KeysValues, Person, ReferenceLatent
 from ...people.identity import FaceReference, Identity, IdentityGroup
 from ...sites import Site, site_name
-from ..flashface.from_model import FAMILIES, LiveReferenceNet, Shape
+from ..flashface.from_model import LiveReferenceNet
+from ..model_shape import FAMILIES, Shape
 from ..patcher import loaded_by, make_patcher
 from ..photo_encoder import EncoderSettings, LatentCaches, Reader, check_inputs
 from ..unet import transformer_block

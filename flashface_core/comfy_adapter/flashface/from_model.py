@@ -6,7 +6,7 @@ LoRA that lie on it, and never a second copy. What is kept here is its shape.
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import comfy.model_management
@@ -24,7 +24,8 @@ from ...row_references import (
     gather_references,
     take_rows,
 )
-from ...sites import Site, levels_of, site_depths
+from ...sites import Site, levels_of
+from ..model_shape import FAMILIES, Shape, shape_of
 from ..photo_encoder import (
     ROWS_PER_PASS,
     EncoderSettings,
@@ -39,12 +40,10 @@ from ..unet import (
     Attachment,
     PatchSet,
     attention_options,
-    context_widths,
     make_middle_patches,
     put_first,
     site_of,
     transformer_block,
-    transformer_blocks,
 )
 from ..untraced import make_announcement, plain_unet
 
@@ -57,69 +56,10 @@ log = logging.getLogger("flashface")
 
 ROWS = "flashface_extra_rows"
 Y = "flashface_extra_y"
-INPUT_CHANNELS = 4
 NO_EFFECT = (
     "FlashFace Encode: %s has no effect with FlashFace ReferenceNet from Model, whose feature maps "
     "come from the model that is being sampled."
 )
-
-
-@dataclass(frozen=True)
-class Family:
-    """reference_size: pixels; half of a picture's side, which was a size of its training too."""
-
-    name: str
-    reference_size: int
-
-
-FAMILIES = {768: Family("SD1.5", 256), 2048: Family("SDXL", 512)}  # by context width
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What two UNets share when one can look at features that were prepared for the other.
-
-    widths: channels by attention site; depths: how often the picture has been halved there.
-    latents: name of the latent format.
-    """
-
-    context_width: int
-    widths: Mapping[Site, int]
-    depths: Mapping[Site, int]
-    latents: str
-    has_pooled: bool
-
-
-def shape_of(
-    model, node: str = "FlashFace ReferenceNet from Model", with_encoder: bool = False
-) -> Shape:
-    """node: who asks, for messages. with_encoder: attention sites of the encoder too.
-
-    Raises FlashFaceError for a MODEL that is neither SD1.5 nor SDXL.
-    """
-    unet = model.model.diffusion_model
-    kind = type(model.model).__name__
-    blocks = transformer_blocks(unet, with_encoder)
-    context = sorted(context_widths(blocks))
-    if len(context) != 1 or context[0] not in FAMILIES:
-        found = f"context width {', '.join(map(str, context))}" if context else "no UNet"
-        raise FlashFaceError(
-            f"The MODEL ({kind}, {found}) is neither SD1.5 nor SDXL, and {node} works with these "
-            "two; connect one of them."
-        )
-    if unet.in_channels != INPUT_CHANNELS:
-        raise FlashFaceError(
-            f"The MODEL ({kind}) has {unet.in_channels} input channels, as inpainting and editing "
-            f"models do, and {node} needs {INPUT_CHANNELS}; connect an ordinary model of the "
-            "family."
-        )
-    return Shape(
-        context[0],
-        {site: block.norm1.normalized_shape[0] for site, block in blocks.items()},
-        site_depths(blocks, unet.state_dict()),
-        type(model.get_model_object("latent_format")).__name__,
-        unet.num_classes is not None,
-    )
 
 
 class LiveReferenceNet(PhotoEncoder):
