@@ -80,12 +80,12 @@ def gather_references(
 class Known(NamedTuple):
     """What a UNet call need not ask its rows: to ask a tensor on a GPU is to wait for it.
 
-    strengths: of every row. regions: (M, people, H, W), in which those of every row lie. keep:
+    strengths: of every row. covered: per person, the tokens that any row can cover at a size. keep:
     what the last call of the same run computed under a name and a key, or what the function gives.
     """
 
     strengths: Sequence[float] | None = None
-    regions: torch.Tensor | None = None
+    covered: Callable[[tuple[int, int]], list[torch.Tensor]] | None = None
     keep: Callable[[Hashable, Any, Callable[[], Any]], Any] = lambda _name, _key, compute: compute()
 
 
@@ -164,13 +164,10 @@ class RowReferences:
         if size not in self._covered:
             assert self._regions is not None
             tokens = region_tokens(self._regions, size)
-            whole = self._known.regions
-            if whole is None:
+            if self._known.covered is None:
                 indexes = covered_tokens(self._regions, size)
             else:
-                indexes = self._known.keep(
-                    ("tokens", size), id(whole), lambda: covered_tokens(whole, size)
-                )
+                indexes = self._known.covered(size)
             given = [(p.weight, p.strength) for p in people]
             shares, strengths = self._known.keep(
                 "people",

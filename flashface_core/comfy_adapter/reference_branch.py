@@ -60,10 +60,9 @@ def add_reference_branch(executor, model, conds, x_in, timestep, model_options, 
     reference = branches.reference_conds
     if reference is not None:
         tell_easycache(options, conds[index], reference)
-    are_moved = others_look_at_rows(model_options, conds)
-    is_apart = reference is not None and are_moved
+    is_apart = reference is not None and others_look_at_rows(model_options, conds)
     random = random_state(x_in.device)
-    results = call(conds if are_moved else mark_twins(conds, index, reference))
+    results = call(conds if is_apart or reference is None else mark_twins(conds, index, reference))
     branches.y = results[index].clone()
     if is_apart:
         with drawing_again(random, x_in.device):

@@ -17,8 +17,9 @@ from ..errors import FlashFaceError
 from ..features import FaceFeatures, Person
 from ..row_references import Known, RowReferences
 from ..sites import Site
+from .other_packs import others_look_at_rows
 from .shared_encoder import TWIN
-from .step import FLASHFACE, Places, Run, Step, System
+from .step import FLASHFACE, Places, Run, Step, System, entries
 from .untraced import call_unet, plain_unet
 
 log = logging.getLogger("flashface")
@@ -169,9 +170,11 @@ def make_piece_conds(system: System):
                     rows[name] = comfy.conds.CONDNoiseShape(here)
             return {**cond, "model_conds": rows}
 
-        if step is not None:
-            conds = [listed and [fitting(cond) for cond in listed] for listed in conds]
-        return executor(model, conds, x_in, timestep, model_options, *args, **kwargs)
+        if step is None:
+            return executor(model, conds, x_in, timestep, model_options, *args, **kwargs)
+        conds = [listed and [fitting(cond) for cond in listed] for listed in conds]
+        with entries(options, {system.unmoved: not others_look_at_rows(model_options, conds)}):
+            return executor(model, conds, x_in, timestep, model_options, *args, **kwargs)
 
     return piece_conds
 
@@ -212,9 +215,9 @@ def _rows(
     position: torch.Tensor | None,
     regions: torch.Tensor | None,
 ) -> RowReferences:
-    known = step.strengths_of(None if twins is None else twins.tolist(), len(x))
+    strengths = step.strengths_of(None if twins is None else twins.tolist(), len(x))
     if strength is None:  # conds that a node made inside a step: like every other row
-        known = [step.plan.other] * len(x)
+        strengths = [step.plan.other] * len(x)
         strength = torch.full((len(x),), step.plan.other, device=x.device)
         position, regions = (
             None if mask is None else comfy.utils.repeat_to_batch_size(mask, len(x))
@@ -228,9 +231,8 @@ def _rows(
         assert step.places.unbound is not None
         here_regions = step.places.unbound.expand(len(x), -1, *x.shape[-2:])
     run: Run = options.get(system.run) or Run()
-    # Rows that nobody has moved, of the whole picture.
-    whole = step.places.regions if twins is not None else None
-    if whole is not None and whole.shape[-2:] != x.shape[-2:]:
-        whole = None
-    known = Known(known, whole, run.keep)
+    whole = step.places.regions
+    is_whole = whole is not None and whole.shape[-2:] == x.shape[-2:]
+    covered = step.places.covered if is_whole and options.get(system.unmoved) else None
+    known = Known(strengths, covered, run.keep)
     return RowReferences(strength, here, here_regions, step.references, levels, known)

@@ -21,7 +21,7 @@ from .step import FLASHFACE, Run
 log = logging.getLogger("flashface")
 
 KEY = "flashface_shared_encoder"
-# In model_conds, where nobody moves rows: n for the n-th y, -n for its y_ref, 0 for all others.
+# In model_conds, beside a y_ref whose rows nobody moves: n for the n-th y, -n for its y_ref, or 0.
 TWIN = "flashface_twin"
 SHARED = "flashface_shared"  # in transformer_options: the SharedRows of one UNet call
 
@@ -37,9 +37,9 @@ class SharedRows(NamedTuple):
 
 
 def mark_twins(
-    conds: list[list[dict] | None], positive: int, reference: list[dict] | None
+    conds: list[list[dict] | None], positive: int, reference: list[dict]
 ) -> list[list[dict] | None]:
-    """The guider's lists and y_ref's (if any) as one more, every row with the number of its pair.
+    """The guider's lists and y_ref's as one more, every row with the number of its pair.
 
     On the CPU, whatever the device: it is read in every call, and to ask a GPU is to wait for it.
     """
@@ -52,17 +52,14 @@ def mark_twins(
         listed and [marked(cond, n + 1 if i == positive else 0) for n, cond in enumerate(listed)]
         for i, listed in enumerate(conds)
     ]
-    if reference is None:
-        return lists
     return [*lists, [marked(cond, -n - 1) for n, cond in enumerate(reference)]]
 
 
 def share_encoder(executor, x, t, c_concat, c_crossattn, control, transformer_options, **kwargs):
     """APPLY_MODEL: the encoder of this call on no row twice, where that can be done."""
     options, twins = transformer_options, kwargs.pop(TWIN, None)
-    order = [] if twins is None else twins.tolist()
-    if any(twin < 0 for twin in order):
-        shared = None
+    if twins is not None:
+        shared, order = None, twins.tolist()
         if _is_plain(executor.class_obj.diffusion_model, x, order, control, options):
             run: Run = options.get(FLASHFACE.run) or Run()
             shared = run.keep(KEY, (order, x.device), lambda: shared_rows(order, x.device))

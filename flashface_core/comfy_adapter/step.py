@@ -3,12 +3,12 @@
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
 from ..flashface.guidance import StepPlan
-from ..row_references import StepReferences
+from ..row_references import StepReferences, covered_tokens
 from .unet import KEY
 
 if TYPE_CHECKING:
@@ -38,6 +38,11 @@ class System:
         return f"{self.key}_step"
 
     @property
+    def unmoved(self) -> str:
+        """In transformer_options: True where nobody but us and core can have moved the rows."""
+        return f"{self.key}_unmoved"
+
+    @property
     def role(self) -> str:
         """In a cond dict: the name of the guider's list that it is in, or "reference"."""
         return f"{self.key}_role"
@@ -65,7 +70,8 @@ class Branches:
     y_ref: torch.Tensor | None = None
 
 
-class Places(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Places:
     """Of the whole picture at latent size, M being 1 or one per sample.
 
     position: mask (M, 1, H, W), the union of all places; None where nobody has one. regions:
@@ -76,6 +82,14 @@ class Places(NamedTuple):
     position: torch.Tensor | None = None
     regions: torch.Tensor | None = None
     unbound: torch.Tensor | None = None
+    _covered: dict[tuple[int, int], list[torch.Tensor]] = field(default_factory=dict)
+
+    def covered(self, size: tuple[int, int]) -> list[torch.Tensor]:
+        """Per person, the tokens that a region covers in any sample, at h x w of them."""
+        if size not in self._covered:
+            assert self.regions is not None
+            self._covered[size] = covered_tokens(self.regions, size)
+        return self._covered[size]
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,11 +3,11 @@
 import pytest
 import torch
 from flashface_pack.flashface_core import row_references
-from flashface_pack.flashface_core.comfy_adapter import row_conds
+from flashface_pack.flashface_core.comfy_adapter import row_conds, step
 from support.harness import Guidance, Place, apply_features, relative_error
 from support.sampling import POSITION, classic, guided, ksampler, noise, noisy, watch_rows
 from support.scores import CountedScores
-from support.systems import EARLY, FLASHFACE, LATE, SYSTEMS, in_halves
+from support.systems import EARLY, FLASHFACE, FUSION, LATE, OWN_ATTENTION, SYSTEMS, in_halves
 
 ALL_ROWS = Guidance(feature_strength=1.2, early_strength=1.2, face_guidance=0, guidance_rescale=0)
 
@@ -195,7 +195,8 @@ def test_the_strength_of_a_place_multiplies_the_feature_strength(flashface):
 def test_masks_are_cut_to_the_latents_at_hand(flashface):
     """65 x 89: no power of two divides it."""
     features = flashface.features(place=Place((0.3, 0.1, 0.3, 0.3), inside_region=True))
-    position, regions, _ = row_conds.place_tensors(features, torch.zeros(1, 4, 65, 89))
+    places = row_conds.place_tensors(features, torch.zeros(1, 4, 65, 89))
+    position, regions = places.position, places.regions
     assert position is not None and regions is not None
     assert position.shape == (1, 1, 65, 89) and regions.shape == (1, 1, 65, 89)
 
@@ -253,16 +254,18 @@ def test_where_people_are_is_worked_out_once_per_run(bench, system, monkeypatch)
 
 
 @pytest.mark.parametrize("steps", [2, 4])
-def test_which_tokens_are_covered_is_asked_once_per_run_and_size(bench, steps, monkeypatch):
+@pytest.mark.parametrize("system", (FLASHFACE, OWN_ATTENTION, FUSION))
+def test_which_tokens_are_covered_is_asked_once_per_run_and_size(bench, system, steps, monkeypatch):
     """To ask a tensor on a GPU is to wait for it."""
-    graph, asked = bench.graph(FLASHFACE, *in_halves()), []
+    graph, asked = bench.graph(system, *in_halves()), []
     covered_tokens = row_references.covered_tokens
 
     def counted(regions, size):
         asked.append(size)
         return covered_tokens(regions, size)
 
-    monkeypatch.setattr(row_references, "covered_tokens", counted)
+    for module in (row_references, step):
+        monkeypatch.setattr(module, "covered_tokens", counted)
     graph.sample(batch=3, steps=steps)
     assert sorted(asked) == [(8, 8), (16, 16)]
 
