@@ -15,13 +15,13 @@ from comfy_api.latest import io
 
 from ..flashface_core.errors import FlashFaceError
 
-KNOWN = {field.name for field in dataclasses.fields(io.Schema)}
+SCHEMA_FIELDS = {field.name for field in dataclasses.fields(io.Schema)}
 CHECKED = "_flashface_inputs_are_checked"
 
 
 def schema(aliases: Sequence[str], **given: Any) -> io.Schema:
     """aliases: other words that people search for; ComfyUI 0.3.75 has no place for them."""
-    if "search_aliases" in KNOWN:
+    if "search_aliases" in SCHEMA_FIELDS:
         given["search_aliases"] = list(aliases)
     return io.Schema(**given)
 

@@ -13,11 +13,8 @@ from typing import Any, NamedTuple
 
 from comfy_server import REPO
 
-TITLE, BETWEEN, GAP = (
-    30,
-    64,
-    40,
-)  # pixels: of a node's head, above it ("Nodes 2.0" is taller), beside
+# Pixels: a node's head, room between nodes (Nodes 2.0 draws them taller), and beside them.
+TITLE, BETWEEN, GAP = 30, 64, 40
 FRAME = (20, 80)  # of a group, around its nodes: at the sides, above the first
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 COLOURS = {"FlashFace": "#8A5AA8", "": "#3f789e"}

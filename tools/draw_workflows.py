@@ -12,21 +12,33 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from canvas import Canvas, Group, Node, Output
+from canvas import Canvas, Group, Node
 from comfy_server import REPO, ComfyServer
 from environment import PRIVATE
-
-HUGGING_FACE = "https://huggingface.co"
-PHOTO = "example.png"  # comes with ComfyUI, so that nothing is missing before photos are chosen
-SIZE, STEPS, CFG = 768, 25, 7.5
-QUALITY = "best quality, masterpiece,ultra-detailed, UHD 4K, photographic"
-NEGATIVE = (
-    "blurry, ugly, tiling, poorly drawn hands, poorly drawn feet, poorly drawn face, out of frame, "
-    "extra limbs, disfigured, deformed, body out of frame, bad anatomy, watermark, signature, cut "
-    "off, low contrast, underexposed, overexposed, bad art, beginner, amateur, distorted face"
+from workflow_parts import (
+    NEGATIVE,
+    PHOTO,
+    QUALITY,
+    SIZE,
+    Models,
+    applied,
+    decode,
+    detector,
+    models,
+    pair,
+    person,
+    photo,
+    picture,
+    prompts,
+    sampler,
+    save,
+    show,
+    size,
+    text,
 )
+
 NOTES = Path(__file__).parent / "workflow_notes"
 
 
@@ -46,169 +58,6 @@ def main() -> None:
             text = json.dumps(form, indent=2, ensure_ascii=False)
             path.write_text(text + "\n", encoding="utf-8", newline="\n")
             print(path)
-
-
-class Models(NamedTuple):
-    nodes: list[Node]
-    model: Output
-    net: Output
-    clip: Output
-    vae: Output
-
-
-def models(canvas: Canvas) -> Models:
-    loader = canvas.add(
-        "FlashFaceLoader",
-        model_name="flashface.ckpt",
-        models=[
-            {
-                "name": "flashface.ckpt",
-                "url": f"{HUGGING_FACE}/shilongz/FlashFace-SD1.5/resolve/main/flashface.ckpt",
-                "directory": "flashface",
-            }
-        ],
-    )
-    clip = canvas.add(
-        "CLIPLoader",
-        clip_name="clip_l.safetensors",
-        type="stable_diffusion",
-        device="default",
-        models=[
-            {
-                "name": "clip_l.safetensors",
-                "url": f"{HUGGING_FACE}/comfyanonymous/flux_text_encoders/resolve/main/"
-                "clip_l.safetensors",
-                "directory": "text_encoders",
-            }
-        ],
-    )
-    name = "vae-ft-mse-840000-ema-pruned.safetensors"
-    url = f"{HUGGING_FACE}/stabilityai/sd-vae-ft-mse-original/resolve/main/{name}"
-    vae = canvas.add(
-        "VAELoader", vae_name=name, models=[{"name": name, "url": url, "directory": "vae"}]
-    )
-    return Models(
-        [loader, clip, vae], loader["MODEL"], loader["REFERENCE_NET"], clip["CLIP"], vae["VAE"]
-    )
-
-
-def detector(canvas: Canvas) -> Node:
-    return canvas.add("FlashFaceDetectorLoader", detector="auto", model_pack="none")
-
-
-def photo(canvas: Canvas, title: str = "Photo") -> Node:
-    return canvas.add("LoadImage", title, image=PHOTO)
-
-
-def person(
-    canvas: Canvas, picture: Node, faces: Node, title: str | None = None, **given: Any
-) -> Node:
-    return canvas.add(
-        "FlashFaceIdentity", title, image=picture["IMAGE"], detector=faces["FACE_DETECTOR"], **given
-    )
-
-
-def text(canvas: Canvas, words: str, clip: Output, title: str = "Positive prompt") -> Node:
-    return canvas.add("CLIPTextEncode", title, (360, 170), text=words, clip=clip)
-
-
-class Prompts(NamedTuple):
-    nodes: list[Node]
-    positive: Output
-    negative: Output
-
-
-def prompts(canvas: Canvas, words: str, clip: Output) -> Prompts:
-    positive = text(canvas, f"{words}, {QUALITY}", clip)
-    negative = text(canvas, NEGATIVE, clip, "Negative prompt")
-    return Prompts([positive, negative], positive["CONDITIONING"], negative["CONDITIONING"])
-
-
-class Applied(NamedTuple):
-    place: Node | None
-    encode: Node
-    guidance: Node
-    apply: Node
-    model: Output
-
-    @property
-    def columns(self) -> list[list[Node]]:
-        """Guidance beside Apply."""
-        first = [self.encode] if self.place is None else [self.place, self.encode]
-        return [first, [self.guidance, self.apply]]
-
-
-def applied(
-    canvas: Canvas,
-    identity: Output,
-    of: Models,
-    negative: Output,
-    preset: str = "stable identity",
-    place: dict[str, Any] | None = None,
-) -> Applied:
-    """place: None where the identity has one already."""
-    placed = None
-    if place is not None:
-        placed = canvas.add("FlashFaceIdentityPlace", identity=identity, **place)
-        identity = placed["FACE_IDENTITY"]
-    encode = canvas.add(
-        "FlashFaceEncode", identity=identity, reference_net=of.net, vae=of.vae, negative=negative
-    )
-    guidance = canvas.add("FlashFaceGuidance", preset=preset)
-    apply = canvas.add(
-        "FlashFaceApply",
-        model=of.model,
-        features=encode["FACE_FEATURES"],
-        guidance=guidance["FACE_GUIDANCE"],
-    )
-    return Applied(placed, encode, guidance, apply, apply["MODEL"])
-
-
-def size(canvas: Canvas, width: int = SIZE, height: int = SIZE, pictures: int = 1) -> Node:
-    return canvas.add(
-        "EmptyLatentImage", "Picture size", width=width, height=height, batch_size=pictures
-    )
-
-
-def sampler(
-    canvas: Canvas,
-    model: Output,
-    positive: Output,
-    negative: Output,
-    latent: Output,
-    title: str | None = None,
-    cfg: float = CFG,
-    denoise: float = 1.0,
-    steps: int = STEPS,
-    sampler: str = "ddim",
-) -> Node:
-    return canvas.add(
-        "KSampler",
-        title,
-        model=model,
-        positive=positive,
-        negative=negative,
-        latent_image=latent,
-        seed=1,
-        steps=steps,
-        cfg=cfg,
-        sampler_name=sampler,
-        scheduler="simple",
-        denoise=denoise,
-    )
-
-
-def decode(canvas: Canvas, drawn: Node, of: Models) -> Node:
-    return canvas.add("VAEDecode", samples=drawn["LATENT"], vae=of.vae)
-
-
-def save(canvas: Canvas, pictures: Node | Output, title: str | None = None) -> Node:
-    images = pictures if isinstance(pictures, Output) else pictures["IMAGE"]
-    return canvas.add("SaveImage", title, images=images, filename_prefix="FlashFace")
-
-
-def show(canvas: Canvas, images: Output, title: str, **given) -> Node:
-    return canvas.add("PreviewImage", title, images=images, **given)
 
 
 def start_here(canvas: Canvas) -> None:
@@ -231,8 +80,8 @@ def start_here(canvas: Canvas) -> None:
     drawn = sampler(
         canvas, face.model, prompt, no_words, latent["LATENT"], steps=20, cfg=5.0, sampler="euler"
     )
-    picture = decode(canvas, drawn, of)
-    saved = save(canvas, picture)
+    decoded = decode(canvas, drawn, of)
+    saved = save(canvas, decoded)
     canvas.lay(
         [
             Group("1. Models", [[tiny]]),
@@ -241,7 +90,7 @@ def start_here(canvas: Canvas) -> None:
         ],
         [
             Group("4. FlashFace", face.columns),
-            Group("5. Picture", [[latent, drawn, picture], [saved]]),
+            Group("5. Picture", [[latent, drawn, decoded], [saved]]),
         ],
     )
 
@@ -250,9 +99,9 @@ def portrait(canvas: Canvas) -> None:
     of, faces = models(canvas), detector(canvas)
     photos = [photo(canvas, f"Photo {n}") for n in range(1, 5)]
     people: list[Node] = []
-    for picture in photos:
+    for one in photos:
         before: dict[str, Any] = {"append_to": people[-1]["FACE_IDENTITY"]} if people else {}
-        people.append(person(canvas, picture, faces, **before))
+        people.append(person(canvas, one, faces, **before))
     words = prompts(
         canvas,
         "A portrait photo of a young woman, 30 years old, in a knitted sweater, in an autumn park",
@@ -261,15 +110,13 @@ def portrait(canvas: Canvas) -> None:
     crops = show(canvas, people[-1]["faces"], "Face crops of the last photo")
     face = applied(canvas, people[-1]["FACE_IDENTITY"], of, words.negative, place={})
     latent = size(canvas)
-    drawn = sampler(canvas, face.model, words.positive, words.negative, latent["LATENT"])
-    picture = decode(canvas, drawn, of)
-    saved = save(canvas, picture)
+    drawn = picture(canvas, of, words, face, latent["LATENT"])
     canvas.lay(
         [
             Group("1. Models", [[*of.nodes, faces]]),
             Group("3. Prompts", [words.nodes]),
             Group("4. FlashFace", face.columns),
-            Group("5. Picture", [[latent, drawn, picture], [saved]]),
+            Group("5. Picture", [[latent, *drawn.steps], [drawn.saved]]),
         ],
         [
             Group(
@@ -303,8 +150,8 @@ def change_age(canvas: Canvas) -> None:
     for title, prompt in (("The child", child), ("The elder", elder)):
         given = face.model, prompt["CONDITIONING"], words, latent["LATENT"]
         drawn = sampler(canvas, *given, cfg=8.5)
-        picture = decode(canvas, drawn, of)
-        columns.append([drawn, picture, save(canvas, picture, title)])
+        decoded = decode(canvas, drawn, of)
+        columns.append([drawn, decoded, save(canvas, decoded, title)])
     canvas.lay(
         [
             Group("1. Models", [of.nodes]),
@@ -333,16 +180,16 @@ def into_picture(canvas: Canvas) -> None:
     masked = canvas.add("SetLatentNoiseMask", samples=encoded["LATENT"], mask=grown["MASK"])
     given = face.model, words.positive, words.negative, masked["LATENT"]
     drawn = sampler(canvas, *given, denoise=0.9)
-    picture = decode(canvas, drawn, of)
+    decoded = decode(canvas, drawn, of)
     pasted = canvas.add(
         "ImageCompositeMasked",
         "Everything outside of the mask as it was",
         destination=scene["IMAGE"],
-        source=picture["IMAGE"],
+        source=decoded["IMAGE"],
         mask=grown["MASK"],
         x=0,
         y=0,
-        resize_source=False,
+        resize_source=True,  # by a few pixels, where no multiple of 8 was loaded
     )
     saved = save(canvas, pasted)
     canvas.lay(
@@ -354,15 +201,14 @@ def into_picture(canvas: Canvas) -> None:
         ],
         [
             Group("5. FlashFace", face.columns),
-            Group("6. Picture", [[drawn, picture, pasted], [saved]]),
+            Group("6. Picture", [[drawn, decoded, pasted], [saved]]),
         ],
     )
 
 
 def two_people(canvas: Canvas) -> None:
     of, faces = models(canvas), detector(canvas)
-    photos = [photo(canvas, f"Photo of {name}") for name in "AB"]
-    people = [person(canvas, one, faces, name=name) for one, name in zip(photos, "AB", strict=True)]
+    photos, people = pair(canvas, faces)
     places = [
         canvas.add(
             "FlashFaceIdentityPlace",
@@ -386,15 +232,13 @@ def two_people(canvas: Canvas) -> None:
     )
     face = applied(canvas, group["FACE_IDENTITY"], of, words.negative)
     latent = size(canvas, 1024, 640)
-    drawn = sampler(canvas, face.model, words.positive, words.negative, latent["LATENT"])
-    picture = decode(canvas, drawn, of)
-    saved = save(canvas, picture)
+    drawn = picture(canvas, of, words, face, latent["LATENT"])
     canvas.lay(
         [
             Group("1. Models", [[*of.nodes, faces]]),
             Group("3. Prompts", [words.nodes]),
             Group("4. FlashFace", face.columns),
-            Group("5. Picture", [[latent, drawn, picture], [saved]]),
+            Group("5. Picture", [[latent, *drawn.steps], [drawn.saved]]),
         ],
         [Group("2. Who", [[photos[0]], [people[0]], [photos[1]], [people[1]], [*places], [group]])],
     )
@@ -402,8 +246,7 @@ def two_people(canvas: Canvas) -> None:
 
 def mixing(canvas: Canvas) -> None:
     of, faces = models(canvas), detector(canvas)
-    photos = [photo(canvas, f"Photo of {name}") for name in "AB"]
-    people = [person(canvas, one, faces, name=name) for one, name in zip(photos, "AB", strict=True)]
+    photos, people = pair(canvas, faces)
     mix = canvas.add(
         "FlashFaceIdentityMix",
         identity_a=people[0]["FACE_IDENTITY"],
@@ -413,15 +256,13 @@ def mixing(canvas: Canvas) -> None:
     words = prompts(canvas, "A portrait photo of a 25 years old person, in a city", of.clip)
     face = applied(canvas, mix["FACE_IDENTITY"], of, words.negative, place={})
     latent = size(canvas)
-    drawn = sampler(canvas, face.model, words.positive, words.negative, latent["LATENT"])
-    picture = decode(canvas, drawn, of)
-    saved = save(canvas, picture)
+    drawn = picture(canvas, of, words, face, latent["LATENT"])
     canvas.lay(
         [
             Group("1. Models", [[*of.nodes, faces]]),
             Group("3. Prompts", [words.nodes]),
             Group("4. FlashFace", face.columns),
-            Group("5. Picture", [[latent, drawn, picture], [saved]]),
+            Group("5. Picture", [[latent, *drawn.steps], [drawn.saved]]),
         ],
         [Group("2. Who", [[photos[0]], [people[0]], [photos[1]], [people[1]], [mix]])],
     )
@@ -442,8 +283,8 @@ def hires_fix(canvas: Canvas) -> None:
         "LatentUpscaleBy", samples=first["LATENT"], upscale_method="bicubic", scale_by=1.5
     )
     second = sampler(canvas, *given, larger["LATENT"], "Second pass, larger", denoise=0.5)
-    picture = decode(canvas, second, of)
-    saved = save(canvas, picture)
+    decoded = decode(canvas, second, of)
+    saved = save(canvas, decoded)
     canvas.lay(
         [
             Group("1. Models", [of.nodes]),
@@ -451,7 +292,7 @@ def hires_fix(canvas: Canvas) -> None:
             Group("3. Prompts", [words.nodes]),
             Group("4. FlashFace", face.columns),
         ],
-        [Group("5. Picture", [[latent, first], [larger, second], [picture], [saved]])],
+        [Group("5. Picture", [[latent, first], [larger, second], [decoded], [saved]])],
     )
 
 
@@ -473,8 +314,8 @@ def image_to_person(canvas: Canvas) -> None:
     face = applied(canvas, who["FACE_IDENTITY"], of, words.negative, place={})
     given = face.model, words.positive, words.negative, encoded["LATENT"]
     drawn = sampler(canvas, *given, denoise=0.7)
-    picture = decode(canvas, drawn, of)
-    saved = save(canvas, picture)
+    decoded = decode(canvas, drawn, of)
+    saved = save(canvas, decoded)
     canvas.lay(
         [
             Group("1. Models", [of.nodes]),
@@ -484,7 +325,7 @@ def image_to_person(canvas: Canvas) -> None:
         ],
         [
             Group("5. FlashFace", face.columns),
-            Group("6. Picture", [[drawn, picture], [saved]]),
+            Group("6. Picture", [[drawn, decoded], [saved]]),
         ],
     )
 
@@ -499,14 +340,14 @@ def best_of_n(canvas: Canvas) -> None:
     face = applied(canvas, who["FACE_IDENTITY"], of, words.negative, place={})
     latent = size(canvas, pictures=4)
     drawn = sampler(canvas, face.model, words.positive, words.negative, latent["LATENT"])
-    picture = decode(canvas, drawn, of)
+    decoded = decode(canvas, drawn, of)
     compared = canvas.add(
         "FlashFaceSimilarity",
-        image=picture["IMAGE"],
+        image=decoded["IMAGE"],
         identity=who["FACE_IDENTITY"],
         detector=faces["FACE_DETECTOR"],
     )
-    every = show(canvas, picture["IMAGE"], "All four", size=(420, 450))
+    every = show(canvas, decoded["IMAGE"], "All four", size=(420, 450))
     best = save(canvas, compared["best"], "The best")
     report = canvas.add("PreviewAny", "Report", source=compared["report"])
     canvas.lay(
@@ -517,7 +358,7 @@ def best_of_n(canvas: Canvas) -> None:
             Group("4. FlashFace", face.columns),
         ],
         [
-            Group("5. Pictures", [[latent, drawn], [picture, compared], [every]]),
+            Group("5. Pictures", [[latent, drawn], [decoded, compared], [every]]),
             Group("6. The best", [[best], [report]]),
         ],
     )

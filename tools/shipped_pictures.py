@@ -17,33 +17,17 @@ from as_toy import SCENE, as_toy
 from comfy_server import REPO, ComfyServer
 from environment import PRIVATE
 from PIL import Image, ImageDraw, ImageFont
-from toy_people import PHOTOS as PHOTOS_EACH
 from toy_people import draw_photos
 
 WORKFLOWS = REPO / "workflows"
+FIRST = "01_start_here"
 SEED = 5
 PEOPLE = 8
-PHOTOS, SIDE = REPO / "tiny_models" / "photos.png", 64  # a row for each, of four
+PHOTOS = REPO / "tiny_models" / "photos.png"  # a row for each, of four
 SHOWN = (0, 2)  # which people of it: they differ in everything
 
-# toy_saved_identity takes the file that toy_save_identity leaves.
-NAMES = (
-    "01_start_here",
-    "toy_several_photos",
-    "toy_two_people",
-    "toy_mixing",
-    "toy_save_identity",
-    "toy_saved_identity",
-    "toy_best_of_n",
-    "toy_face2diffusion",
-    "toy_style_portrait",
-    "toy_style_two_people",
-    "toy_face_fusion",
-)
-
-PUBLISHED = tuple(
-    path.stem for path in sorted(WORKFLOWS.glob("0*.json")) if path.stem != "01_start_here"
-)
+# In order: toy_saved_identity takes the file that toy_save_identity leaves.
+NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
 MARGIN, FOOT, LARGEST = 16, 28, 512
 BACK, INK, FAINT = (32, 33, 36), (235, 235, 235), (150, 150, 155)
 
@@ -52,14 +36,16 @@ Panel = tuple[str, Image.Image]  # caption, and what stands above it
 
 
 def main() -> None:
-    save_photos()
-    photos = [photos_of(person) for person in SHOWN]
+    people = draw_photos(SEED, PEOPLE)
+    drawn = [photo for photos in people for photo in photos]
+    tiles(drawn, len(people[0]), drawn[0].width).save(PHOTOS, optimize=True)
+    photos = [people[person] for person in SHOWN]
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with ComfyServer(comfy=os.environ.get("COMFYUI_PATH") or PRIVATE / "ComfyUI") as server:
         scene = draw_scene(server)
-        for name in sys.argv[1:] or (*NAMES, *PUBLISHED):
+        for name in sys.argv[1:] or NAMES:
             workflow = json.loads((WORKFLOWS / "api" / f"{name}.json").read_text())
-            is_toy = name not in PUBLISHED
+            is_toy = name == FIRST or name.startswith("toy_")
             drawn = run(server, workflow if is_toy else as_toy(workflow))
             drawn["scene"] = [scene]
             rows = panels(name, photos, drawn)
@@ -68,20 +54,9 @@ def main() -> None:
             print(WORKFLOWS / f"{name}.jpg")
 
 
-def save_photos() -> None:
-    drawn = [photo for photos in draw_photos(SEED, PEOPLE) for photo in photos]
-    tiles(drawn, PHOTOS_EACH, SIDE).save(PHOTOS, optimize=True)
-
-
-def photos_of(person: int) -> Pictures:
-    with Image.open(PHOTOS) as file:
-        corners = [(SIDE * n, SIDE * person) for n in range(PHOTOS_EACH)]
-        return [file.convert("RGB").crop((x, y, x + SIDE, y + SIDE)) for x, y in corners]
-
-
 def draw_scene(server: ComfyServer) -> Image.Image:
     """A picture of somebody, in ComfyUI's input folder with the head painted over; here as seen."""
-    workflow = json.loads((WORKFLOWS / "api" / "01_start_here.json").read_text())
+    workflow = json.loads((WORKFLOWS / "api" / f"{FIRST}.json").read_text())
     for node in workflow.values():
         if node["class_type"] == "FlashFaceTinyPhotos":
             node["inputs"]["person"] = 4
@@ -159,9 +134,10 @@ def panels(name: str, photos: Sequence[Pictures], drawn: dict[str, Pictures]) ->
     if name == "09_best_of_four":
         best = ("the most like", tiles(drawn["The best"], 1, 149))
         return [[*faces, ("four pictures", tiles(drawn["All four"], 2, 74)), best]]
-    if name in PUBLISHED:
-        return [[("Photos", tiles(first, 2, 116)), ("the picture", tiles(saved, 1))]]
-    return [[("Four photos", tiles(first, 2, 116)), ('"a child ... by the sea"', tiles(saved, 1))]]
+    if name in (FIRST, "toy_face_fusion"):
+        words = '"a child ... by the sea"'
+        return [[("Four photos", tiles(first, 2, 116)), (words, tiles(saved, 1))]]
+    return [[("Photos", tiles(first, 2, 116)), ("the picture", tiles(saved, 1))]]
 
 
 def tiles(pictures: Pictures, columns: int, side: int = 232) -> Image.Image:

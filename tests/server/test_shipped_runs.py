@@ -170,9 +170,22 @@ def test_a_workflow_for_photographs_runs_with_weights_in_the_published_layout(se
     assert {n: (len(all_), all_[0].shape[1::-1]) for n, all_ in shown.items()} == PORTRAITS[name]
     for picture in (one for all_ in shown.values() for one in all_):
         assert picture.std() > 3
-    if name == "04_face_into_picture":
-        (picture,) = shown["Save Image"]
-        photo = np.asarray(make_photo())
-        kept = scipy.ndimage.minimum_filter(photo[..., 3], 19) == 255  # the mask is grown by 8
-        assert np.array_equal(picture[kept], photo[kept][:, :3])
-        assert not np.array_equal(picture, photo[..., :3])
+
+
+@pytest.mark.parametrize(
+    "width_height", [(SIDE, SIDE), (250, 203)], ids=["256", "no multiple of 8"]
+)
+def test_outside_of_the_mask_a_picture_keeps_its_pixels(server, width_height):
+    photo = make_photo().resize(width_height)
+    photo.save(server.base / "input" / "scene.png")
+    workflow = made_small("04_face_into_picture")
+    (scene,) = (n for n in workflow.values() if n["_meta"]["title"].startswith("The picture"))
+    scene["inputs"]["image"] = "scene.png"
+    (path,) = server.files(server.prompt(workflow))
+    picture, photo = np.asarray(Image.open(path).convert("RGB")), np.asarray(photo)
+    assert picture.shape[:2] == photo.shape[:2]
+    kept = scipy.ndimage.minimum_filter(photo[..., 3], 19) == 255  # the mask is grown by 8
+    assert np.array_equal(picture[kept], photo[kept][:, :3])
+    painted = photo[..., 3] == 0
+    changed = (picture != photo[..., :3]).any(2)
+    assert changed[painted].mean() > 0.95
