@@ -1,37 +1,20 @@
 """ComfyUI's UNet: its transformer blocks, and patches on them."""
 
 from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from comfy.ldm.modules.attention import attention_pytorch
 
-from ..features import FaceFeatures
 from ..sites import Site
 from .untraced import Action, run_action
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
 
-    from .flashface.reference_net import ReferenceNet
-
 KEY = "flashface"
 UNET = "flashface_unet"  # the module that runs
 ATTENTION = "transformer_blocks"  # of a SpatialTransformer
-
-
-@dataclass(frozen=True, eq=False)
-class Attachment:
-    """Marks the one set of attention patches of a MODEL; shared by its clones, never changed.
-
-    net: whose reference attention it has; None: of nobody. patches: those of that attention, by
-    their lists. features: what FlashFaceApply has put on it.
-    """
-
-    net: "ReferenceNet | None"
-    patches: Mapping[str, Callable]
-    features: FaceFeatures | None = None
 
 
 def put_first(

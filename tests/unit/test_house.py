@@ -1,10 +1,13 @@
 """Rules of the house that hold for every file."""
 
 import ast
+import graphlib
 import importlib.util
 import re
 import subprocess
 import sys
+from pathlib import Path
+from typing import TypeGuard
 
 from support.tools import ROOT
 
@@ -62,12 +65,29 @@ def test_what_the_systems_share_in_the_adapter_knows_none_of_them():
     folders = [path.name for path in adapter.iterdir() if (path / "__init__.py").is_file()]
     assert len(folders) == 3
     for path in adapter.glob("*.py"):
-        imports = [node for node in ast.parse(path.read_text()).body if _is_relative(node)]
+        imports = [node for node in ast.walk(ast.parse(path.read_text())) if _is_relative(node)]
         assert not [node for node in imports if node.module.split(".")[0] in folders], path
 
 
-def _is_relative(node: ast.AST) -> bool:
+def _is_relative(node: ast.AST) -> TypeGuard[ast.ImportFrom]:
     return isinstance(node, ast.ImportFrom) and node.level == 1 and node.module is not None
+
+
+def test_no_modules_import_each_other_in_a_circle_for_types_neither():
+    files = [path for f in ("flashface_core", "nodes") for path in (ROOT / f).rglob("*.py")]
+    modules = {path.relative_to(ROOT).with_suffix("").parts: path for path in files}
+    graph = {module: _imported(module, path) & set(modules) for module, path in modules.items()}
+    assert sum(map(len, graph.values())) > 200
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
+
+
+def _imported(module: tuple[str, ...], path: Path) -> set[tuple[str, ...]]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = *module[: -node.level], *(node.module.split(".") if node.module else ())
+            found |= {base, *((*base, alias.name) for alias in node.names)}
+    return found - {module}
 
 
 def test_the_pack_declares_the_same_requirements_in_both_files():

@@ -14,7 +14,6 @@ from ..devices import check_device, refuse_other_devices
 from ..shared_encoder import SHARED, SharedRows
 from ..unet import (
     KEY,
-    Attachment,
     PatchSet,
     attention_options,
     context_widths,
@@ -24,18 +23,17 @@ from ..unet import (
     transformer_blocks,
 )
 from ..untraced import make_announcement, run_action
+from .attachment import Attachment, AttentionOwner
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
-
-    from .reference_net import ReferenceNet
 
 ROWS = "flashface_rows"
 Y = "flashface_y"
 
 
 def attach_reference_net(
-    model: "ModelPatcher", net: "ReferenceNet", features: FaceFeatures | None = None
+    model: "ModelPatcher", net: AttentionOwner, features: FaceFeatures | None = None
 ):
     """A clone of MODEL with the reference attention of `net` (in place of another set of it)."""
     model = model.clone()
@@ -99,7 +97,7 @@ def make_position(network: ReferenceNetwork) -> PatchSet:
     return PatchSet({"input_block_patch": act}, {name: add_position})
 
 
-def check_fit(model: "ModelPatcher", net: "ReferenceNet") -> None:
+def check_fit(model: "ModelPatcher", net: AttentionOwner) -> None:
     """Raises FlashFaceError when the reference attention does not fit MODEL's UNet, or when MODEL
     has that of other weights."""
     unet = model.model.diffusion_model

@@ -37,7 +37,6 @@ from ..photo_encoder import (
 from ..unet import (
     KEY,
     UNET,
-    Attachment,
     PatchSet,
     attention_options,
     make_middle_patches,
@@ -46,6 +45,7 @@ from ..unet import (
     transformer_block,
 )
 from ..untraced import make_announcement, plain_unet
+from .attachment import Attachment
 
 if TYPE_CHECKING:
     from comfy.model_base import BaseModel
