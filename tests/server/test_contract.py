@@ -144,6 +144,27 @@ CONTRACT = {
         [("detector", "FACE_DETECTOR", ANY)],
         [("FLOAT", "score"), ("IMAGE", "best"), ("INT", "index"), ("STRING", "report")],
     ),
+    "FlashFaceCropFace": (
+        [
+            ("image", "IMAGE", ANY),
+            ("select", ["largest", "leftmost", "rightmost", "index"], "largest"),
+            ("index", "INT", 0),
+            ("margin", "FLOAT", 1.0),
+            ("size", "INT", 768),
+        ],
+        [("detector", "FACE_DETECTOR", ANY), ("boxes", "BOUNDING_BOX", ANY)],
+        [("IMAGE", "crop"), ("MASK", "face"), ("FACE_CROP", "FACE_CROP")],
+    ),
+    "FlashFacePasteFace": (
+        [
+            ("image", "IMAGE", ANY),
+            ("crop", "IMAGE", ANY),
+            ("face_crop", "FACE_CROP", ANY),
+            ("feather", "FLOAT", 0.1),
+        ],
+        [("mask", "MASK", ANY)],
+        [("IMAGE", "IMAGE")],
+    ),
     "Face2DiffusionLoader": (
         [("mapping_name", ["none"], ANY), ("encoder_name", ["none"], ANY)],
         [],
