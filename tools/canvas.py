@@ -96,16 +96,19 @@ class Canvas:
         self,
         type_: str,
         title: str | None = None,
-        size: tuple[int, int] | None = None,
+        box: tuple[int, int] | None = None,
         models: Sequence[dict[str, str]] = (),
         **given: Any,
     ) -> Node:
-        """A node with values of widgets, and outputs of other nodes for its sockets."""
+        """A node with values of widgets, and outputs of other nodes for its sockets.
+
+        box: its size in pixels, where it is not that of its kind.
+        """
         node = Node(len(self.nodes) + 1, self._info[type_], title, given, (0, 0), models)
         unknown = given.keys() - {name for name, *_ in node.inputs()}
         if unknown:
             raise KeyError(f"{type_} has no {', '.join(unknown)}")
-        node.size = size or SIZES.get(type_) or (WIDTH, self._height(node))
+        node.size = box or SIZES.get(type_) or (WIDTH, self._height(node))
         self.nodes.append(node)
         return node
 

@@ -13,11 +13,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from as_toy import SCENE, as_toy
+from as_toy import PAIR, SCENE, as_toy
 from comfy_server import REPO, ComfyServer
 from environment import PRIVATE
 from PIL import Image, ImageDraw, ImageFont
 from toy_people import draw_photos
+from workflows_people import POSES
 
 WORKFLOWS = REPO / "workflows"
 FIRST = "01_start_here"
@@ -28,6 +29,12 @@ SHOWN = (0, 2)  # which people of it: they differ in everything
 
 # In order: toy_saved_identity takes the file that toy_save_identity leaves.
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
+FOOTNOTE = "the same graph with the tiny models and drawn people"
+FEET = {
+    "14_lora_and_controlnet": "drawn people; what goes in, beside a LoRA. No result is shown",
+    "17_training_free": "drawn people; what goes in. No result is shown",
+    "16_face2diffusion": "drawn people; what goes in. No result is shown",
+}
 MARGIN, FOOT, LARGEST = 16, 28, 512
 BACK, INK, FAINT = (32, 33, 36), (235, 235, 235), (150, 150, 155)
 
@@ -42,14 +49,14 @@ def main() -> None:
     photos = [people[person] for person in SHOWN]
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with ComfyServer(comfy=os.environ.get("COMFYUI_PATH") or PRIVATE / "ComfyUI") as server:
-        scene = draw_scene(server)
+        scene, pair = draw_scene(server), draw_pair(server)
         for name in sys.argv[1:] or NAMES:
             workflow = json.loads((WORKFLOWS / "api" / f"{name}.json").read_text())
             is_toy = name == FIRST or name.startswith("toy_")
             drawn = run(server, workflow if is_toy else as_toy(workflow))
-            drawn["scene"] = [scene]
+            drawn |= {"scene": [scene], "pair": [pair]}
             rows = panels(name, photos, drawn)
-            foot = "" if is_toy else "the same graph with the tiny models and drawn people"
+            foot = "" if is_toy else FEET.get(name, FOOTNOTE)
             sheet(rows, foot).save(WORKFLOWS / f"{name}.jpg", quality=90)
             print(WORKFLOWS / f"{name}.jpg")
 
@@ -68,6 +75,17 @@ def draw_scene(server: ComfyServer) -> Image.Image:
     shown = Image.new("RGB", picture.size, (120, 120, 124))
     shown.paste(picture, mask=opaque)
     return shown
+
+
+def draw_pair(server: ComfyServer) -> Image.Image:
+    """A picture of two people, in ComfyUI's input folder; here as seen."""
+    workflow = json.loads((WORKFLOWS / "api" / "toy_two_people.json").read_text())
+    photos = [n for n in workflow.values() if n["class_type"] == "FlashFaceTinyPhotos"]
+    for node, person in zip(photos, (4, 6), strict=True):
+        node["inputs"]["person"] = person
+    (picture,) = run(server, workflow)["Save Image"]
+    picture.save(server.base / "input" / PAIR)
+    return picture
 
 
 def run(server: ComfyServer, workflow: dict[str, Any]) -> dict[str, Pictures]:
@@ -110,8 +128,6 @@ def panels(name: str, photos: Sequence[Pictures], drawn: dict[str, Pictures]) ->
     if name == "toy_best_of_n":
         every, best = drawn["All eight"], drawn["The best"]
         return [[("Eight pictures", tiles(every, 4, 78)), ("the best one", tiles(best, 1, 152))]]
-    if name == "toy_face2diffusion":
-        return [[("Four photos", tiles(first, 2, 116)), ('"a portrait of f l"', tiles(saved, 1))]]
     if name == "toy_style_portrait":
         style = ("style image", tiles(drawn["Style image"], 1, 148))
         return [[("Four photos", tiles(first, 2, 74)), style, ("both", tiles(saved, 1, 148))]]
@@ -134,10 +150,38 @@ def panels(name: str, photos: Sequence[Pictures], drawn: dict[str, Pictures]) ->
     if name == "09_best_of_four":
         best = ("the most like", tiles(drawn["The best"], 1, 149))
         return [[*faces, ("four pictures", tiles(drawn["All four"], 2, 74)), best]]
-    if name in (FIRST, "toy_face_fusion"):
+    if name == "10_face_pass":
+        before, after = (
+            picture.resize((300, 150), Image.Resampling.LANCZOS)
+            for picture in (drawn["pair"][0], saved[0])
+        )
+        photo = tiles(first[:1], 1, 149)
+        return [[("a picture", before), ("a photo", photo)], [("with her face", after)]]
+    if name == "11_character_sheet":
+        four = [drawn[f"Picture {title}"][0] for title in POSES]
+        return [[("Photos", tiles(first, 2, 116)), ("four scenes", tiles(four, 2, 116))]]
+    if name == "12_save_identity":
+        return [[("Four photos, kept as my_person.safetensors", tiles(first, 4, 116))]]
+    if name == "13_saved_identity":
+        return [[("my_person.safetensors", tiles(first, 2, 116)), ("a picture", tiles(saved, 1))]]
+    if name == "14_lora_and_controlnet":
+        lines = ("lines that count", tiles(drawn["Lines"], 1, 232))
+        return [[("Photos", tiles(first, 2, 116)), lines]]
+    if name == "16_face2diffusion":
+        return [[("Photos", tiles(first, 2, 116)), ('"a photo of f l ..."', words_card("f l"))]]
+    if name == "17_training_free":
+        return [[("Photos", tiles(first, 2, 116)), ("any SDXL model", words_card("SDXL"))]]
+    if name == FIRST:
         words = '"a child ... by the sea"'
         return [[("Four photos", tiles(first, 2, 116)), (words, tiles(saved, 1))]]
     return [[("Photos", tiles(first, 2, 116)), ("the picture", tiles(saved, 1))]]
+
+
+def words_card(words: str) -> Image.Image:
+    card = Image.new("RGB", (232, 232), (54, 56, 62))
+    font = ImageFont.load_default(size=72)
+    ImageDraw.Draw(card).text((116, 116), words, INK, font, anchor="mm")
+    return card
 
 
 def tiles(pictures: Pictures, columns: int, side: int = 232) -> Image.Image:

@@ -8,6 +8,11 @@ from canvas import Canvas, Node, Output
 
 HUGGING_FACE = "https://huggingface.co"
 PHOTO = "example.png"  # comes with ComfyUI, so that nothing is missing before photos are chosen
+SD15, SDXL = "v1-5-pruned-emaonly-fp16.safetensors", "sd_xl_base_1.0.safetensors"
+CHECKPOINTS = {
+    SD15: f"{HUGGING_FACE}/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/{SD15}",
+    SDXL: f"{HUGGING_FACE}/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/{SDXL}",
+}
 SIZE, STEPS, CFG = 768, 25, 7.5
 QUALITY = "best quality, masterpiece,ultra-detailed, UHD 4K, photographic"
 NEGATIVE = (
@@ -25,8 +30,8 @@ class Models(NamedTuple):
     vae: Output
 
 
-def models(canvas: Canvas) -> Models:
-    loader = canvas.add(
+def flashface_loader(canvas: Canvas) -> Node:
+    return canvas.add(
         "FlashFaceLoader",
         model_name="flashface.ckpt",
         models=[
@@ -37,6 +42,19 @@ def models(canvas: Canvas) -> Models:
             }
         ],
     )
+
+
+def checkpoint(canvas: Canvas, name: str, title: str | None = None) -> Models:
+    """Of another model; it has no REFERENCE_NET."""
+    url = CHECKPOINTS.get(name)
+    given = [{"name": name, "url": url, "directory": "checkpoints"}] if url else []
+    loader = canvas.add("CheckpointLoaderSimple", title, models=given, ckpt_name=name)
+    model = loader["MODEL"]
+    return Models([loader], model, model, loader["CLIP"], loader["VAE"])
+
+
+def models(canvas: Canvas) -> Models:
+    loader = flashface_loader(canvas)
     clip = canvas.add(
         "CLIPLoader",
         clip_name="clip_l.safetensors",
@@ -75,6 +93,15 @@ def person(
     return canvas.add(
         "FlashFaceIdentity", title, image=picture["IMAGE"], detector=faces["FACE_DETECTOR"], **given
     )
+
+
+def appended(canvas: Canvas, photos: list[Node], faces: Node) -> list[Node]:
+    """One person of several photos; the last node has them all."""
+    people: list[Node] = []
+    for one in photos:
+        before: dict[str, Any] = {"append_to": people[-1]["FACE_IDENTITY"]} if people else {}
+        people.append(person(canvas, one, faces, **before))
+    return people
 
 
 def text(canvas: Canvas, words: str, clip: Output, title: str = "Positive prompt") -> Node:
@@ -136,6 +163,18 @@ def applied(
 def size(canvas: Canvas, width: int = SIZE, height: int = SIZE, pictures: int = 1) -> Node:
     return canvas.add(
         "EmptyLatentImage", "Picture size", width=width, height=height, batch_size=pictures
+    )
+
+
+def scale(canvas: Canvas, loaded: Node) -> Node:
+    """A picture cut and resized to the size that is drawn."""
+    return canvas.add(
+        "ImageScale",
+        image=loaded["IMAGE"],
+        upscale_method="lanczos",
+        width=SIZE,
+        height=SIZE,
+        crop="center",
     )
 
 

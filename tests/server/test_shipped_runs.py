@@ -10,13 +10,16 @@ import pytest
 import scipy.ndimage
 from PIL import Image
 from support.server import (
+    OTHER_MODELS,
     PUBLISHED,
     SAVED,
     SIDE,
+    UNLISTED,
     api_workflow,
     inputs,
     made_small,
     make_photo,
+    without_checkpoints,
 )
 
 pytestmark = pytest.mark.server
@@ -35,11 +38,10 @@ SHOWN = {
         "All eight": (8, SQUARE),
         "The best": (1, SQUARE),
     },
-    "toy_face2diffusion": {"Save Image": (1, SQUARE)},
     "toy_style_portrait": {"Style image": (1, SQUARE), "Save Image": (1, SQUARE)},
     "toy_style_two_people": {"Style image": (1, SQUARE), "Save Image": (1, WIDE)},
-    "toy_face_fusion": {"Save Image": (1, SQUARE)},
 }
+SHOWN |= {name: {"Save Image": (1, SQUARE)} for name in UNLISTED}
 
 
 @pytest.fixture(scope="module")
@@ -154,12 +156,25 @@ PORTRAITS = {
     "07_hires_fix": {"Save Image": (1, (144, 144))},
     "08_drawing_to_person": {"Save Image": (1, (96, 96))},
     "09_best_of_four": {"All four": (4, (96, 96)), "The best": (1, (96, 96))},
+    "10_face_pass": {"Save Image": (1, (SIDE, SIDE))},
+    "11_character_sheet": {
+        f"Picture {title}": (1, (96, 96))
+        for title in ("smiling", "from the side", "at work", "in a coat")
+    },
+    "12_save_identity": {"What was found in the last photo": (1, (SIDE, SIDE))},
+    "13_saved_identity": {"Save Image": (1, (96, 96))},
+    "14_lora_and_controlnet": {"Lines": (1, (96, 96)), "Save Image": (1, (96, 96))},
+    "15_other_base": {"Save Image": (1, (96, 96))},
+    "16_face2diffusion": {"Save Image": (1, (64, 64))},
+    "17_training_free": {"Save Image": (1, (128, 128))},
 }
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_workflow_for_photographs_runs_with_weights_in_the_published_layout(server, name):
     workflow = made_small(name)
+    if name in OTHER_MODELS:
+        workflow = without_checkpoints(workflow)
     shown = {
         workflow[node]["_meta"]["title"]: [
             np.asarray(Image.open(path).convert("RGB")) for path in server.files({0: out})
@@ -189,3 +204,28 @@ def test_outside_of_the_mask_a_picture_keeps_its_pixels(server, width_height):
     painted = photo[..., 3] == 0
     changed = (picture != photo[..., :3]).any(2)
     assert changed[painted].mean() > 0.95
+
+
+def test_a_face_pass_changes_the_face_of_a_picture_and_nothing_else(server):
+    """The eyes of the photograph, where a face was found, and what is far away from it."""
+    workflow = made_small("10_face_pass")
+    crop = next(n for n in workflow.values() if n["class_type"] == "FlashFaceCropFace")
+    box = dict(x=88, y=30, width=50, height=60)
+    del crop["inputs"]["detector"]
+    crop["inputs"].update(boxes=box)
+    done = server.prompt(workflow)
+    (saved,) = (key for key, node in workflow.items() if node["class_type"] == "SaveImage")
+    (path,) = server.files({saved: done[saved]})
+    picture, before = np.asarray(Image.open(path).convert("RGB")), np.asarray(make_photo())[..., :3]
+    changed = (picture != before).any(2)
+    assert changed[30:90, 88:138].mean() > 0.95
+    side = 3 * 60  # the face and its margin of 1 on every side
+    left, top = 113 - side // 2, 0
+    changed[top : top + side, left : left + side] = False
+    assert not changed.any()
+    reports = [
+        done[key]["text"][0]
+        for key, node in workflow.items()
+        if node["_meta"]["title"].startswith("Report ")
+    ]
+    assert len(reports) == 2 and all("1 picture" in one or "image 0" in one for one in reports)

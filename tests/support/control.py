@@ -33,12 +33,15 @@ def seeded_like(
 
 def random_controlnet(model, seed: int = 5):
     """CONTROL_NET for MODEL's topology, through core's loader."""
+    return comfy.controlnet.load_controlnet_state_dict(controlnet_state(model, seed))
+
+
+def controlnet_state(model, seed: int = 5) -> dict[str, torch.Tensor]:
     config = dict(model.model.model_config.unet_config)
     config.pop("out_channels")
     config["operations"] = comfy.ops.manual_cast
     network = comfy.cldm.cldm.ControlNet(**config, hint_channels=3)
-    weights = seeded_like(network.state_dict(), seed, norms=0.0)
-    return comfy.controlnet.load_controlnet_state_dict(weights)
+    return seeded_like(network.state_dict(), seed, norms=0.0)
 
 
 def lora_state(model, part: str, seed: int = 6, rank: int = 4) -> dict[str, torch.Tensor]:

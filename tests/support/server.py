@@ -14,17 +14,21 @@ from typing import Any
 import pytest
 import torch
 from flashface_pack.flashface_core.comfy_adapter.flashface import tiny
+from flashface_pack.flashface_core.comfy_adapter.flashface.load import load_flashface
 from flashface_pack.flashface_core.people.identity import FaceReference, Identity
 from flashface_pack.flashface_core.people.identity_file import save_identity
 from flashface_pack.flashface_core.tiny_text import clip_state_dict
 from flashface_pack.flashface_core.weights_file import write_safetensors
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from .control import controlnet_state, lora_state
+from .face2diffusion import write_published
 from .photographs import astronaut
 from .tools import ROOT, load_tool
 
 WORKFLOWS = ROOT / "workflows"
+UNLISTED_FOLDER = Path(__file__).parent / "toy_workflows"
 TINY, PORTRAIT = "01_start_here", "02_portrait_from_photos"
 # For photographs and the published checkpoint.
 PUBLISHED = (
@@ -36,7 +40,17 @@ PUBLISHED = (
     "07_hires_fix",
     "08_drawing_to_person",
     "09_best_of_four",
+    "10_face_pass",
+    "11_character_sheet",
+    "12_save_identity",
+    "13_saved_identity",
+    "14_lora_and_controlnet",
+    "15_other_base",
+    "16_face2diffusion",
+    "17_training_free",
 )
+# These load whole checkpoints of other models, which only made_small replaces.
+OTHER_MODELS = PUBLISHED[-3:]
 # These run as they are, on the tiny models.
 TOY = (
     TINY,
@@ -46,15 +60,26 @@ TOY = (
     "toy_save_identity",
     "toy_saved_identity",
     "toy_best_of_n",
-    "toy_face2diffusion",
     "toy_style_portrait",
     "toy_style_two_people",
-    "toy_face_fusion",
 )
 SHIPPED = (*PUBLISHED, *TOY)
+# Not in the gallery, as their pictures hardly show the person: support/toy_workflows/.
+UNLISTED = ("toy_face2diffusion", "toy_face_fusion")
 PHOTO = "example.png"  # that the workflows for photographs name: it comes with ComfyUI
 SIDE = 256  # of what stands there in these tests
-SAVED = "toy_person"  # the identity that toy_save_identity leaves and toy_saved_identity takes
+# Identities that one workflow leaves and the next one takes.
+SAVED, SAVED_PERSON = "toy_person", "my_person"
+LORA, CONTROLNET = "your_style", "control_v11p_sd15_canny_fp16"
+CHECKPOINTS = ("v1-5-pruned-emaonly-fp16", "your_base", "sd_xl_base_1.0")
+
+# Widgets that say how many pixels are drawn.
+SIZES = {
+    "EmptyLatentImage": ("width", "height"),
+    "ImageScale": ("width", "height"),
+    "FlashFaceCropFace": ("size",),
+    "GrowMask": ("expand",),
+}
 
 Workflow = dict[str, dict[str, Any]]
 
@@ -73,8 +98,10 @@ def rule_server(base: Path) -> Iterator:
 
 def make_models(models: Path) -> None:
     """The files that workflows for photographs name: FlashFace by rule, as it is published and as
-    safetensors; VAE and CLIP are the tiny ones."""
-    for folder in ("flashface", "vae", "text_encoders"):
+    safetensors, a LoRA and a ControlNet for it, and Face2Diffusion by rule; VAE and CLIP are the
+    tiny ones. Checkpoints are names alone."""
+    folders = ("flashface", "vae", "text_encoders", "face2diffusion", "loras", "controlnet")
+    for folder in (*folders, "checkpoints"):
         (models / folder).mkdir(parents=True)
     rule_weights = load_tool("rule_weights")
     converted = models / "flashface" / "flashface.safetensors"
@@ -86,6 +113,13 @@ def make_models(models: Path) -> None:
     shapes = {key: tuple(value.shape) for key, value in state.items()}
     clip = models / "text_encoders" / "clip_l.safetensors"
     write_safetensors(clip, shapes, state.items(), torch.float16)
+    model = load_flashface(converted)[0]
+    save_file(lora_state(model, ""), models / "loras" / f"{LORA}.safetensors")
+    save_file(controlnet_state(model), models / "controlnet" / f"{CONTROLNET}.safetensors")
+    mapping, encoder = write_published(models / "face2diffusion")
+    torch.save(load_file(encoder), mapping.with_name("msid.pt"))
+    for name in CHECKPOINTS:
+        (models / "checkpoints" / f"{name}.safetensors").touch()
 
 
 def make_photo() -> Image.Image:
@@ -98,10 +132,11 @@ def make_photo() -> Image.Image:
 
 
 def make_identity(folder: Path) -> None:
-    """The file that toy_saved_identity names."""
+    """The files that toy_saved_identity and 13_saved_identity name."""
     photos = (tiny.load_tiny_photos(0) * 255).round().to(torch.uint8)
     references = tuple(FaceReference.from_crop(photo) for photo in photos)
-    save_identity(Identity(references, "Toy person"), folder, SAVED)
+    for name in (SAVED, SAVED_PERSON):
+        save_identity(Identity(references, "Toy person"), folder, name)
 
 
 @contextmanager
@@ -113,7 +148,8 @@ def start_server(base: Path) -> Iterator:
 
 
 def api_workflow(name: str) -> Workflow:
-    return json.loads((WORKFLOWS / "api" / f"{name}.json").read_text())
+    folder = UNLISTED_FOLDER if name in UNLISTED else WORKFLOWS / "api"
+    return json.loads((folder / f"{name}.json").read_text())
 
 
 def ui_workflow(name: str) -> dict[str, Any]:
@@ -125,11 +161,31 @@ def made_small(name: str) -> Workflow:
     workflow = api_workflow(name)
     for node in workflow.values():
         given = node["inputs"]
-        if node["class_type"] in ("EmptyLatentImage", "ImageScale"):
-            given.update(width=given["width"] // 8, height=given["height"] // 8)
+        for size in set(SIZES.get(node["class_type"], ())):
+            given[size] //= 8
         if node["class_type"] == "KSampler":
             given["steps"] = 2
     return workflow
+
+
+def without_checkpoints(workflow: Workflow) -> Workflow:
+    """The same on the small FlashFace, its CLIP and VAE, in place of other models' checkpoints."""
+    workflow = copy.deepcopy(workflow)
+    loaders = [key for key, n in workflow.items() if n["class_type"] == "CheckpointLoaderSimple"]
+    parts = [
+        add_node(
+            workflow, "FlashFaceLoader", model_name="flashface.safetensors", weight_dtype="default"
+        ),
+        add_node(workflow, "CLIPLoader", clip_name="clip_l.safetensors", type="stable_diffusion"),
+        add_node(workflow, "VAELoader", vae_name="vae-ft-mse-840000-ema-pruned.safetensors"),
+    ]
+    for node in workflow.values():
+        for name, value in node["inputs"].items():
+            if isinstance(value, list) and value[0] in loaders:
+                node["inputs"][name] = [parts[value[1]], 0]
+            elif name == "model_name":  # of the same values, so that a merge fits
+                node["inputs"][name] = "flashface.safetensors"
+    return {key: node for key, node in workflow.items() if key not in loaders}
 
 
 def small_workflow(seed: int = 1) -> Workflow:
