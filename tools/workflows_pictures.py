@@ -157,6 +157,7 @@ def face_pass(canvas: Canvas) -> None:
         ],
         [
             Group("5. FlashFace", face.columns),
-            Group("6. Picture", [[drawn, decoded], [pasted, *reports[0]], [saved, *reports[1]]]),
+            Group("6. Picture", [[drawn, decoded], [pasted], [saved]]),
+            Group("7. Before and after", reports),
         ],
     )
