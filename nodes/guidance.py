@@ -4,9 +4,11 @@ from comfy_api.latest import io
 
 from ..flashface_core.flashface.guidance import PRESETS, Guidance
 from .base import FlashFaceNode, schema
-from .sockets import CATEGORY, FaceGuidance, advanced
+from .sockets import CATEGORY, FaceGuidance, advanced, with_extra
 
 CUSTOM = "custom"
+OVERRIDDEN = ("feature_strength", "face_guidance", "launch_timestep")
+NUMBERS = {name: dict(zip(OVERRIDDEN, of, strict=True)) for name, of in PRESETS.items()}
 SIMPLE = ("feature_strength", "face_guidance")
 
 
@@ -26,13 +28,16 @@ class FlashFaceGuidance(FlashFaceNode):
             aliases=["face strength", "likeness", "preset"],
             description="How strongly the face guides, and when. Defaults are the authors'.",
             inputs=[
-                io.Combo.Input(
-                    "preset",
-                    options=[CUSTOM, *PRESETS],
-                    default=CUSTOM,
-                    tooltip="Anything but custom overrides feature_strength, face_guidance and "
-                    "launch_timestep, whatever they say here; FlashFace Guidance Plot shows the "
-                    "numbers in use. For change age a text cfg of 8.5 is advised.",
+                with_extra(
+                    io.Combo.Input(
+                        "preset",
+                        options=[CUSTOM, *PRESETS],
+                        default=CUSTOM,
+                        tooltip="Anything but custom overrides feature_strength, face_guidance and "
+                        "launch_timestep, whatever they say here; FlashFace Guidance Plot shows "
+                        "the numbers in use. For change age a text cfg of 8.5 is advised.",
+                    ),
+                    presets=NUMBERS,  # for web/js/flashface.js
                 ),
                 number(
                     "feature_strength", 1.2, 3.0, 0.05, "Likeness: how much the photos are seen."

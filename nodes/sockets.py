@@ -11,10 +11,15 @@ IDENTITY, OTHER_METHODS = f"{CATEGORY}/identity", f"{CATEGORY}/other methods"
 _Widget = TypeVar("_Widget", bound=io.WidgetInput)
 
 
-def advanced(widget: _Widget) -> _Widget:
-    """Newer frontends fold it away. Older widgets take no word of it when they are made."""
-    widget.extra_dict = {**widget.extra_dict, "advanced": True}
+def with_extra(widget: _Widget, **extra: Any) -> _Widget:
+    """Options for the frontend. Not all widgets of 0.3.75 take them when they are made."""
+    widget.extra_dict = {**widget.extra_dict, **extra}
     return widget
+
+
+def advanced(widget: _Widget) -> _Widget:
+    """Newer frontends fold it away."""
+    return with_extra(widget, advanced=True)
 
 
 def socket(io_type: str) -> type[io.ComfyTypeIO]:

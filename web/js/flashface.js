@@ -1,0 +1,76 @@
+// A colour for each socket of the pack, and what a preset of FlashFace Guidance puts in place of
+// its widgets. Nothing here changes what is sent or saved.
+
+import { app } from "../../../scripts/app.js";
+
+const COLOURS = {
+    REFERENCE_NET: "#b39ddb",
+    FACE_DETECTOR: "#80cbc4",
+    FACE_IDENTITY: "#ffab76",
+    FACE_CROP: "#ffe082",
+    FACE_FEATURES: "#f48fb1",
+    FACE_GUIDANCE: "#ce93d8",
+    FACE2DIFFUSION: "#9fa8da",
+    FACESTUDIO: "#a5d6a7",
+    FACE_FUSION: "#81d4fa",
+    FACE_FUSION_FEATURES: "#4fc3f7",
+};
+
+// Palettes of the user win; the frontend empties these with every change of the palette.
+function colour() {
+    const style = document.documentElement.style;
+    for (const [type, value] of Object.entries(COLOURS)) {
+        for (const place of [
+            app.canvas?.default_connection_color_byType,
+            window.LGraphCanvas?.link_type_colors,
+        ])
+            if (place && !place[type]) place[type] = value;
+        const name = `--color-datatype-${type}`;
+        if (!style.getPropertyValue(name)) style.setProperty(name, value);
+    }
+    app.canvas?.setDirty(true, true);
+}
+
+// Widgets that a preset overrides are greyed out and carry its number beside their name.
+function showPreset(node, presets) {
+    const preset = node.widgets?.find((widget) => widget.name === "preset");
+    if (!preset) return;
+    const show = () => {
+        const numbers = presets[preset.value] ?? {};
+        for (const widget of node.widgets) {
+            const names = Object.values(presets).some((values) => widget.name in values);
+            if (!names) continue;
+            const number = numbers[widget.name];
+            widget.disabled = number !== undefined;
+            widget.label = number === undefined ? undefined : `${number} (preset) ${widget.name}`;
+        }
+        node.setDirtyCanvas?.(true, true);
+    };
+    const before = preset.callback;
+    preset.callback = function (...args) {
+        const result = before?.apply(this, args);
+        show();
+        return result;
+    };
+    const configured = node.onConfigure;
+    node.onConfigure = function (...args) {
+        configured?.apply(this, args);
+        show();
+    };
+    show();
+}
+
+app.registerExtension({
+    name: "flashface.canvas",
+    setup() {
+        colour();
+        app.ui?.settings?.addEventListener?.("Comfy.ColorPalette.change", () =>
+            setTimeout(colour, 0),
+        );
+    },
+    afterConfigureGraph: colour,
+    nodeCreated(node) {
+        const presets = node.constructor.nodeData?.input?.required?.preset?.[1]?.presets;
+        if (presets) showPreset(node, presets);
+    },
+});
