@@ -32,6 +32,7 @@ class FlashFaceExtension(ComfyExtension):
         folders.register(face2diffusion.FOLDER, folders.CHECKPOINTS)
         folders.register(facestudio.FOLDER, folders.SAFETENSORS)
         folders.register(face_fusion.FOLDER, folders.SAFETENSORS)
+        folders.register(detector.ZOO_FOLDER, [".onnx"])
         return [
             *loader.NODES,
             *tiny.NODES,

@@ -16,8 +16,8 @@ class FlashFaceSimilarity(FlashFaceNode):
             category=IDENTITY,
             aliases=["likeness", "face distance", "best of", "rank"],
             description="How alike the faces of a batch are to an identity, and the picture that "
-            "is most alike. Compares people with an InsightFace detector that has a recognition "
-            "model, otherwise looks (edges and colours).",
+            "is most alike. Compares people with a detector that has a recognition model "
+            "(InsightFace, OpenCV Zoo), otherwise looks (edges and colours).",
             inputs=[
                 io.Image.Input("image", tooltip="The pictures to choose from."),
                 FaceIdentity.Input("identity", tooltip="One person."),

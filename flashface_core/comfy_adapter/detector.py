@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from comfy.patcher_extension import CallbacksMP
 
-from ..faces.detect import load_detector, load_usable_detector
+from ..faces.detect import AnyDetector, load_detector, load_usable_detector
 from ..faces.face import Face
-from ..faces.insight import InsightFaceDetector
-from ..faces.mtcnn import MtcnnDetector
+from ..faces.zoo import ZOO
 
 
 class FaceDetectorModels(torch.nn.Module):
@@ -26,7 +25,7 @@ class ManagedDetector:
     """Loads the models when they are needed; forgets them when ComfyUI unloads, and right after
     use where memory is short."""
 
-    def __init__(self, detector: InsightFaceDetector | MtcnnDetector) -> None:
+    def __init__(self, detector: AnyDetector) -> None:
         self._detector = detector
         self._patcher = comfy.model_patcher.ModelPatcher(
             FaceDetectorModels(),
@@ -48,6 +47,10 @@ class ManagedDetector:
     @property
     def can_embed(self) -> bool:
         return self._detector.can_embed
+
+    @property
+    def recognition(self) -> str:
+        return self._detector.recognition
 
     def find(self, photo: torch.Tensor) -> list[Face]:
         self._enter()
@@ -77,13 +80,15 @@ class ManagedDetector:
             self._detector.release()
 
 
-def make_detector(name: str, model_pack: Path | None) -> ManagedDetector:
-    """name: of DETECTORS; auto is InsightFace where it can be used, otherwise MTCNN.
+def make_detector(name: str, model_pack: Path | None, zoo: Path | None = None) -> ManagedDetector:
+    """name: of DETECTORS; auto is the first that can be used of InsightFace, MTCNN and OpenCV Zoo.
 
+    zoo: the folder of OpenCV Zoo's files.
     The models are loaded once here, so that what is wrong with them is reported at once.
     Raises FlashFaceError saying what is missing.
     """
     gpu = comfy.model_management.get_torch_device().type != "cpu"
     if name == "auto":
-        return ManagedDetector(load_usable_detector(model_pack, gpu, look_again=True))
-    return ManagedDetector(load_detector(name, model_pack, gpu, look_again=True))
+        return ManagedDetector(load_usable_detector(model_pack, gpu, look_again=True, zoo=zoo))
+    folder = zoo if name == ZOO else model_pack
+    return ManagedDetector(load_detector(name, folder, gpu, look_again=True))

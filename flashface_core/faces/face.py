@@ -48,6 +48,11 @@ class Detector(Protocol):
     @property
     def can_embed(self) -> bool: ...
 
+    @property
+    def recognition(self) -> str:
+        """The network behind embed: ArcFace or SFace; "" where can_embed is False."""
+        ...
+
     def find(self, photo: torch.Tensor) -> list[Face]:
         """Faces of a photo, uint8 (H, W, 3), the largest first."""
         ...

@@ -66,6 +66,7 @@ class InsightFaceDetector:
         self._app: Any = None
         self.load()
         self.can_embed = "recognition" in self._app.models
+        self.recognition = "ArcFace" if self.can_embed else ""
 
     def load(self) -> None:
         """Nothing where it is loaded; find and embed do it by themselves after a release."""

@@ -21,7 +21,7 @@ class MtcnnDetector:
     where the package is missing.
     """
 
-    name, can_embed = "mtcnn", False
+    name, can_embed, recognition = "mtcnn", False, ""
 
     def __init__(self, look_again: bool = False) -> None:
         self._look_again = look_again
@@ -65,5 +65,5 @@ class MtcnnDetector:
     def embed(self, photo: torch.Tensor, face: Face) -> np.ndarray:
         raise FlashFaceError(
             "MTCNN finds faces and cannot compare them; use InsightFace with a model pack that "
-            "has a recognition model."
+            "has a recognition model, or OpenCV Zoo's SFace."
         )

@@ -38,7 +38,7 @@ def choose_pack(
     auto takes another pack where the named one is not there, for any of them finds faces. Raises
     FlashFaceError where detector is insightface and the named pack is not there.
     """
-    if detector == "mtcnn":
+    if detector not in ("auto", "insightface"):
         return None
     if name in packs:
         return packs[name]

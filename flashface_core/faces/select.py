@@ -1,5 +1,6 @@
 """Which faces of which photos become an identity."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,8 +11,11 @@ from ..people.identity import FaceReference, Identity, IdentityGroup, one_person
 from .align import align_face
 from .boxes import check_inside, read_boxes
 from .crop import crop_face, pad_to_square, photo_to_uint8, pure_share
+from .doubts import ADVICE, doubts
 from .face import Detector, Face
 from .preview import draw_boxes
+
+log = logging.getLogger("flashface")
 
 SELECT = ["largest", "leftmost", "rightmost", "index", "every face"]
 NO_FACE = ["error", "skip image", "use whole image"]
@@ -58,7 +62,7 @@ def make_identity(
     if not photos:
         raise FlashFaceError("The batch of images is empty; connect at least one photo.")
     given = None if boxes is None else read_boxes(boxes, len(photos))
-    references, previews = [], []
+    references, previews, doubtful = [], [], []
     for number, photo in enumerate(photos):
         height, width = photo.shape[:2]
         whole = Face((0, 0, width, height))
@@ -81,7 +85,13 @@ def make_identity(
         ]
         _check_content(made, number)
         references += made
-        previews.append(draw_boxes(photo, faces, chosen))
+        said = [
+            [] if face is whole or weight == 0 else doubts(photo, face, reference.crop)
+            for face, reference in zip(chosen, made, strict=True)
+        ]
+        doubtful += [(number, words) for words in said if words]
+        previews.append(draw_boxes(photo, faces, chosen, said))
+    _warn_of(doubtful, name)
     count = len(references)
     squares = [pad_to_square(reference.crop, FACES_SIZE) for reference in references]
     blank = torch.zeros(FACES_SIZE, FACES_SIZE, 3, dtype=torch.uint8)
@@ -121,6 +131,18 @@ def _check_content(references: Sequence[FaceReference], number: int) -> None:
                 f"{BLANK_ADVICE}. Otherwise crop the photo to the face, or use another one (with "
                 "weight 0 it may stay)."
             )
+
+
+def _warn_of(doubtful: Sequence[tuple[int, list[str]]], name: str) -> None:
+    """One line for all photos. doubtful: number of the photo, and doubts of a face in it."""
+    if not doubtful:
+        return
+    said = "; ".join(
+        f"a face of image {number} " + " and ".join(ADVICE[word] for word in words)
+        for number, words in doubtful
+    )
+    of = f" of {name}" if name else ""
+    log.warning("Expect a weak likeness%s: %s. Use other photos where there are some.", of, said)
 
 
 def choose_faces(faces: Sequence[Face], select: str, index: int) -> list[Face]:

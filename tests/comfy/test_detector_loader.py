@@ -10,10 +10,12 @@ import torch
 from flashface_pack.flashface_core.comfy_adapter.detector import make_detector
 from flashface_pack.flashface_core.errors import FlashFaceError
 from flashface_pack.flashface_core.faces.align import ARCFACE_POINTS
+from flashface_pack.flashface_core.faces.zoo import ZOO
 from flashface_pack.nodes.detector import FlashFaceDetectorLoader
 from support.detecting import as_image, identify
 from support.model_packs import make_model_pack, photograph
 from support.photographs import astronaut
+from support.zoo import make_zoo
 
 
 @pytest.fixture
@@ -23,12 +25,16 @@ def models(tmp_path, monkeypatch):
     return tmp_path / "models"
 
 
-@pytest.fixture(params=["mtcnn", "insightface"])
+@pytest.fixture(params=["mtcnn", "insightface", ZOO])
 def loaded(request, models):
     """A detector as the node makes it, a photo with one face, and weak references to what it
     keeps in memory."""
     if request.param == "mtcnn":
         pytest.importorskip("facenet_pytorch", reason="MTCNN is optional")
+        pytest.importorskip("skimage", reason="the photographs come with it")
+        photo = as_image(astronaut())
+    elif request.param == ZOO:
+        make_zoo(models / "opencv_zoo")
         pytest.importorskip("skimage", reason="the photographs come with it")
         photo = as_image(astronaut())
     else:
@@ -40,6 +46,8 @@ def loaded(request, models):
         inside = detector._detector
         if request.param == "mtcnn":
             return [weakref.ref(inside._mtcnn), weakref.ref(inside._mtcnn.onet.conv1.weight)]
+        if request.param == ZOO:
+            return [weakref.ref(one._session) for one in (inside._yunet, inside._sface)]
         return [weakref.ref(model.session) for model in inside._app.models.values()]
 
     return detector, photo, kept
@@ -128,7 +136,8 @@ def test_packs_are_listed_from_every_folder_of_the_name(models, tmp_path, monkey
         ("mtcnn", "buffalo_l", None),
         ("insightface", "buffalo_l", "no InsightFace model pack 'buffalo_l' among nothing; unpack"),
         ("insightface", "none", "unpack buffalo_l.zip so that its .onnx files lie in"),
-        ("retina", "none", "no detector 'retina'; use one of auto, insightface, mtcnn"),
+        ("retina", "none", "no detector 'retina'; use one of auto, insightface, mtcnn, opencv zoo"),
+        (ZOO, "none", "no face_detection_yunet_2023mar.onnx in "),
     ],
 )
 def test_a_workflow_of_another_machine_is_validated_with_a_sentence(models, detector, pack, words):
@@ -151,3 +160,26 @@ def test_insightface_makes_identities_of_photos(models):
     assert first.box == pytest.approx((176, 144, 400, 368), abs=1)
     assert first.points.numpy() == pytest.approx((ARCFACE_POINTS - 56) * 2 + [288, 256], abs=1)
     assert first.crop.shape == (224, 224, 3)
+
+
+def test_opencv_zoo_makes_identities_of_photographs(models):
+    make_zoo(models / "opencv_zoo")
+    pytest.importorskip("skimage", reason="the photographs come with it")
+    assert FlashFaceDetectorLoader.validate_inputs(ZOO, "buffalo_l") is True
+    detector = FlashFaceDetectorLoader.execute(ZOO, "none").args[0]
+    assert (detector.name, detector.recognition) == ("opencv zoo", "SFace")
+    person, faces, _, count = identify(as_image(astronaut()), detector)
+    assert count == 1 and faces.shape == (1, 224, 224, 3)
+    assert person.references[0].box == pytest.approx((178, 63, 268, 176), abs=4)
+    assert person.references[0].aligned.shape == (112, 112, 3)
+
+
+def test_other_files_of_opencv_zoo_are_another_detector(models):
+    with pytest.raises(FlashFaceError, match=r"models/face_recognition_sface.*detector mtcnn"):
+        FlashFaceDetectorLoader.execute(ZOO, "none")
+    seen = {FlashFaceDetectorLoader.fingerprint_inputs(ZOO, "none")}
+    (models / "opencv_zoo").mkdir(parents=True)
+    for name in ("face_detection_yunet_2023mar", "face_recognition_sface_2021dec"):
+        (models / "opencv_zoo" / f"{name}.onnx").write_bytes(b"")
+        seen.add(str(FlashFaceDetectorLoader.fingerprint_inputs(ZOO, "none")))
+    assert len(seen) == 3

@@ -8,7 +8,7 @@ from flashface_pack.nodes import FlashFaceExtension, folders
 from flashface_pack.nodes.face2diffusion import Face2DiffusionLoader
 
 FOLDER, OTHER = "a_system", "flashface"
-OURS = ("flashface", "identities", "face2diffusion", "facestudio", "face_fusion")
+OURS = ("flashface", "identities", "face2diffusion", "facestudio", "face_fusion", "opencv_zoo")
 
 
 @pytest.fixture

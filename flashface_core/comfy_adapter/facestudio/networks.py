@@ -14,7 +14,7 @@ from ...faces.crop import photo_to_uint8
 from ...faces.face import Detector
 from ...facestudio.condition import HybridCondition, TextPrior, join_tokens, mix_faces, paint_out
 from ...facestudio.file import MSID, STYLE_ENCODER, FaceStudioFile, load_part, read_facestudio
-from ...likeness.embedders import ArcFace
+from ...likeness.embedders import Recognition
 from ...people.identity import Identity, IdentityGroup, people_of
 from ..networks import ManagedNetworks
 from .needs_apply import mark_as_needing_apply
@@ -139,7 +139,7 @@ class FaceStudio(ManagedNetworks[Networks]):
                 "FlashFace Detector Loader with an InsightFace model pack that has a recognition "
                 "model (such as buffalo_l) to FaceStudio Encode."
             )
-        arcface = ArcFace(detector)
+        arcface = Recognition(detector)
         known = [vector for photo in photos if (vector := arcface.reference(photo)) is not None]
         if missing := len(photos) - len(known):
             raise FlashFaceError(

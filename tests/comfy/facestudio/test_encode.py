@@ -17,7 +17,7 @@ from flashface_pack.flashface_core.face2diffusion.encoder import network_input
 from flashface_pack.flashface_core.faces.crop import pad_to_square
 from flashface_pack.flashface_core.faces.insight import InsightFaceDetector
 from flashface_pack.flashface_core.facestudio.condition import FACELESS
-from flashface_pack.flashface_core.likeness.embedders import ArcFace
+from flashface_pack.flashface_core.likeness.embedders import Recognition
 from flashface_pack.flashface_core.people.identity import FaceReference, Identity, join_people
 from flashface_pack.flashface_core.people.mix import mix_identities
 from flashface_pack.nodes.facestudio import FOLDER, FaceStudioEncode, FaceStudioLoader
@@ -180,7 +180,7 @@ def test_arcface_and_connected_clip_vision_models(connected, detector, tmp_path)
     given = dict(clip_vision=vision[0], clip_vision_3=vision[1], detector=detector)
     got = positive(connected, identity, **given)
     embeds = [one.encode_image(style()).image_embeds.float() for one in vision]
-    e_f = torch.from_numpy(ArcFace(detector).reference(identity.references[0])).float()[None]
+    e_f = torch.from_numpy(Recognition(detector).reference(identity.references[0])).float()[None]
     joined = torch.cat([*embeds, e_f], 1).to(connected.patcher.load_device)
     expected = connected.patcher.model.condition.linear(joined).cpu().view(1, TOKENS, WIDTH)
     assert torch.equal(got, expected)

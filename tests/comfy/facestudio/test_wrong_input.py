@@ -99,7 +99,7 @@ def test_another_style_encoder_than_its_configuration_says_is_an_error(tmp_path)
 
 def test_arcfaces_of_another_width_are_an_error(connected, tmp_path):
     class Narrow:
-        name, can_embed = "narrow", True
+        name, can_embed, recognition = "narrow", True, "ArcFace"
 
         def embed(self, photo, face):
             return np.ones(128, np.float32)
