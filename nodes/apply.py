@@ -36,7 +36,12 @@ class FlashFaceApply(FlashFaceNode):
                     "guidance", optional=True, tooltip="The authors' defaults when not connected."
                 ),
             ],
-            outputs=[io.Model.Output(display_name="MODEL")],
+            outputs=[
+                io.Model.Output(
+                    display_name="MODEL",
+                    tooltip="Goes to any sampler; LoRA, ControlNet and other patches may follow.",
+                )
+            ],
         )
 
     @classmethod

@@ -49,7 +49,12 @@ class FlashFaceDetectorLoader(FlashFaceNode):
                     "buffalo_l or antelopev2, with the pack's .onnx files.",
                 ),
             ],
-            outputs=[FaceDetector.Output(display_name="FACE_DETECTOR")],
+            outputs=[
+                FaceDetector.Output(
+                    display_name="FACE_DETECTOR",
+                    tooltip="For FlashFace Identity, Crop Face and Similarity.",
+                )
+            ],
         )
 
     @classmethod

@@ -40,7 +40,11 @@ class Face2DiffusionLoader(FlashFaceNode):
                     "the same tensors as safetensors.",
                 ),
             ],
-            outputs=[Face2Diffusion.Output(display_name="FACE2DIFFUSION")],
+            outputs=[
+                Face2Diffusion.Output(
+                    display_name="FACE2DIFFUSION", tooltip="For Face2Diffusion Text Encode."
+                )
+            ],
         )
 
     @classmethod
@@ -94,7 +98,13 @@ class Face2DiffusionTextEncode(FlashFaceNode):
                     "the text decides.",
                 ),
             ],
-            outputs=[io.Conditioning.Output(display_name="CONDITIONING")],
+            outputs=[
+                io.Conditioning.Output(
+                    display_name="CONDITIONING",
+                    tooltip="The prompt with the person in it; goes where any other "
+                    "CONDITIONING goes.",
+                )
+            ],
         )
 
     @classmethod

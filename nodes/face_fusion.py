@@ -38,7 +38,11 @@ class FaceFusionLoader(FlashFaceNode):
                     "Training-free: any SD1.5 or SDXL model's own self-attention stands in for it.",
                 ),
             ],
-            outputs=[FaceFusionSocket.Output(display_name="FACE_FUSION")],
+            outputs=[
+                FaceFusionSocket.Output(
+                    display_name="FACE_FUSION", tooltip="For Face Fusion Encode."
+                )
+            ],
         )
 
     @classmethod
@@ -76,7 +80,11 @@ class FaceFusionEncode(FlashFaceNode):
                     "an empty prompt, as in training.",
                 ),
             ],
-            outputs=[FaceFusionFeatures.Output(display_name="FACE_FUSION_FEATURES")],
+            outputs=[
+                FaceFusionFeatures.Output(
+                    display_name="FACE_FUSION_FEATURES", tooltip="For Face Fusion Apply."
+                )
+            ],
         )
 
     @classmethod
@@ -131,7 +139,12 @@ class FaceFusionApply(FlashFaceNode):
                     tooltip="Where in sampling the faces cease to be seen.",
                 ),
             ],
-            outputs=[io.Model.Output(display_name="MODEL")],
+            outputs=[
+                io.Model.Output(
+                    display_name="MODEL",
+                    tooltip="Goes to any sampler; the prompt stays an ordinary one.",
+                )
+            ],
         )
 
     @classmethod

@@ -58,9 +58,19 @@ class FlashFaceCropFace(FlashFaceNode):
                 ),
             ],
             outputs=[
-                io.Image.Output(display_name="crop"),
-                io.Mask.Output(display_name="face"),
-                FaceCrop.Output(display_name="FACE_CROP"),
+                io.Image.Output(
+                    display_name="crop",
+                    tooltip="The square around the face, of the size asked for.",
+                ),
+                io.Mask.Output(
+                    display_name="face",
+                    tooltip="1 in the box of the face: its place, and after Grow Mask what is "
+                    "drawn anew.",
+                ),
+                FaceCrop.Output(
+                    display_name="FACE_CROP",
+                    tooltip="Where the crop was; for FlashFace Paste Face.",
+                ),
             ],
         )
 
@@ -108,7 +118,9 @@ class FlashFacePasteFace(FlashFaceNode):
                     tooltip="Where in the crop the new face shows; without it everywhere.",
                 ),
             ],
-            outputs=[io.Image.Output(display_name="IMAGE")],
+            outputs=[
+                io.Image.Output(display_name="IMAGE", tooltip="The picture with its new face.")
+            ],
         )
 
     @classmethod

@@ -30,7 +30,11 @@ class FaceStudioLoader(FlashFaceNode):
                     "of FaceStudio were ever published.",
                 ),
             ],
-            outputs=[FaceStudio.Output(display_name="FACESTUDIO")],
+            outputs=[
+                FaceStudio.Output(
+                    display_name="FACESTUDIO", tooltip="For FaceStudio Encode and FaceStudio Apply."
+                )
+            ],
         )
 
     @classmethod
@@ -100,8 +104,12 @@ class FaceStudioEncode(FlashFaceNode):
                 ),
             ],
             outputs=[
-                io.Conditioning.Output(display_name="positive"),
-                io.Conditioning.Output(display_name="negative"),
+                io.Conditioning.Output(
+                    display_name="positive", tooltip="Face and style, in the place of a prompt."
+                ),
+                io.Conditioning.Output(
+                    display_name="negative", tooltip="Its counterpart without face and style."
+                ),
             ],
         )
 
@@ -143,7 +151,7 @@ class FaceStudioApply(FlashFaceNode):
                 ),
                 FaceStudio.Input("facestudio"),
             ],
-            outputs=[io.Model.Output(display_name="MODEL")],
+            outputs=[io.Model.Output(display_name="MODEL", tooltip="Goes to any sampler.")],
         )
 
     @classmethod

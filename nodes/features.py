@@ -45,7 +45,13 @@ class FlashFaceEncode(FlashFaceNode):
                     )
                 ),
             ],
-            outputs=[FaceFeatures.Output(display_name="FACE_FEATURES")],
+            outputs=[
+                FaceFeatures.Output(
+                    display_name="FACE_FEATURES",
+                    tooltip="Feature maps of the photos, computed when they are asked for and "
+                    "kept; for FlashFace Apply.",
+                )
+            ],
         )
 
     @classmethod

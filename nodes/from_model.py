@@ -25,7 +25,13 @@ class ReferenceNetFromModel(FlashFaceNode):
                     "are taken while sampling.",
                 ),
             ],
-            outputs=[ReferenceNet.Output(display_name="REFERENCE_NET")],
+            outputs=[
+                ReferenceNet.Output(
+                    display_name="REFERENCE_NET",
+                    tooltip="For FlashFace Encode; the MODEL that is sampled looks at the "
+                    "photos itself.",
+                )
+            ],
             is_experimental=True,
         )
 

@@ -74,7 +74,12 @@ class FlashFaceGuidance(FlashFaceNode):
                 number("medium", 1.0, 3.0, 0.05, "Strength at the middle-sized sites."),
                 number("fine", 1.0, 3.0, 0.05, "Strength at the finest sites."),
             ],
-            outputs=[FaceGuidance.Output(display_name="FACE_GUIDANCE")],
+            outputs=[
+                FaceGuidance.Output(
+                    display_name="FACE_GUIDANCE",
+                    tooltip="For FlashFace Apply and FlashFace Guidance Plot.",
+                )
+            ],
         )
 
     @classmethod

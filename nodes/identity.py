@@ -94,10 +94,18 @@ class FlashFaceIdentity(FlashFaceNode):
                 ),
             ],
             outputs=[
-                FaceIdentity.Output(display_name="FACE_IDENTITY"),
-                io.Image.Output(display_name="faces"),
-                io.Image.Output(display_name="preview"),
-                io.Int.Output(display_name="count"),
+                FaceIdentity.Output(
+                    display_name="FACE_IDENTITY",
+                    tooltip="The person: for Encode, Place, Mix, Group, Save and Similarity.",
+                ),
+                io.Image.Output(
+                    display_name="faces", tooltip="The faces as they were cut out, 224 x 224."
+                ),
+                io.Image.Output(
+                    display_name="preview",
+                    tooltip="The photos with all faces numbered; green ones were taken.",
+                ),
+                io.Int.Output(display_name="count", tooltip="How many faces these photos gave."),
             ],
         )
 
@@ -186,7 +194,11 @@ class FlashFaceIdentityPlace(FlashFaceNode):
                     tooltip="The region as a mask; the four numbers are then not used.",
                 ),
             ],
-            outputs=[FaceIdentity.Output(display_name="FACE_IDENTITY")],
+            outputs=[
+                FaceIdentity.Output(
+                    display_name="FACE_IDENTITY", tooltip="The person with a place in the picture."
+                )
+            ],
         )
 
     @classmethod

@@ -38,8 +38,15 @@ class FlashFaceLoader(FlashFaceNode):
                 ),
             ],
             outputs=[
-                io.Model.Output(display_name="MODEL"),
-                ReferenceNet.Output(display_name="REFERENCE_NET"),
+                io.Model.Output(
+                    display_name="MODEL",
+                    tooltip="The complete fine-tuned UNet; without Apply it draws nobody in "
+                    "particular.",
+                ),
+                ReferenceNet.Output(
+                    display_name="REFERENCE_NET",
+                    tooltip="What looks at the photos; for FlashFace Encode.",
+                ),
             ],
         )
 

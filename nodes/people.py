@@ -29,7 +29,11 @@ class FlashFaceIdentityMix(FlashFaceNode):
                     tooltip="0 is identity_a, 1 is identity_b.",
                 ),
             ],
-            outputs=[FaceIdentity.Output(display_name="FACE_IDENTITY")],
+            outputs=[
+                FaceIdentity.Output(
+                    display_name="FACE_IDENTITY", tooltip="One person between the two."
+                )
+            ],
         )
 
     @classmethod
@@ -59,7 +63,12 @@ class FlashFaceIdentityGroup(FlashFaceNode):
                     "identity_4", optional=True, tooltip="For more people connect a group here."
                 ),
             ],
-            outputs=[FaceIdentity.Output(display_name="FACE_IDENTITY")],
+            outputs=[
+                FaceIdentity.Output(
+                    display_name="FACE_IDENTITY",
+                    tooltip="All people together; for FlashFace Encode.",
+                )
+            ],
         )
 
     @classmethod

@@ -33,7 +33,11 @@ class FlashFaceGuidancePlot(FlashFaceNode):
                     tooltip="The sampler's own steps, of an SD1.5 or SDXL MODEL.",
                 ),
             ],
-            outputs=[io.Image.Output(display_name="IMAGE")],
+            outputs=[
+                io.Image.Output(
+                    display_name="IMAGE", tooltip="Strength and guidance over the steps."
+                )
+            ],
         )
 
     @classmethod

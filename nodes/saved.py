@@ -60,7 +60,11 @@ class FlashFaceIdentityLoad(FlashFaceNode):
                     tooltip="A file in models/identities.",
                 )
             ],
-            outputs=[FaceIdentity.Output(display_name="FACE_IDENTITY")],
+            outputs=[
+                FaceIdentity.Output(
+                    display_name="FACE_IDENTITY", tooltip="The person as it was saved."
+                )
+            ],
         )
 
     @classmethod

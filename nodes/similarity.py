@@ -29,10 +29,16 @@ class FlashFaceSimilarity(FlashFaceNode):
                 ),
             ],
             outputs=[
-                io.Float.Output(display_name="score"),
-                io.Image.Output(display_name="best"),
-                io.Int.Output(display_name="index"),
-                io.String.Output(display_name="report"),
+                io.Float.Output(
+                    display_name="score",
+                    tooltip="Of the best picture: a cosine, 1 is equal, -1 is no face.",
+                ),
+                io.Image.Output(display_name="best", tooltip="The picture that is most alike."),
+                io.Int.Output(display_name="index", tooltip="Its place in the batch, from 0."),
+                io.String.Output(
+                    display_name="report",
+                    tooltip="A line per picture; show it with Preview as Text.",
+                ),
             ],
         )
 

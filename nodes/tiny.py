@@ -25,10 +25,17 @@ class FlashFaceTinyModels(FlashFaceNode):
             "tests, and for seeing what the settings do.",
             inputs=[],
             outputs=[
-                io.Model.Output(display_name="MODEL"),
-                ReferenceNet.Output(display_name="REFERENCE_NET"),
-                io.Clip.Output(display_name="CLIP"),
-                io.Vae.Output(display_name="VAE"),
+                io.Model.Output(
+                    display_name="MODEL", tooltip="Draws portraits of nobody in particular."
+                ),
+                ReferenceNet.Output(display_name="REFERENCE_NET", tooltip="For FlashFace Encode."),
+                io.Clip.Output(
+                    display_name="CLIP",
+                    tooltip="For CLIP Text Encode; knows the toy world's words alone.",
+                ),
+                io.Vae.Output(
+                    display_name="VAE", tooltip="For FlashFace Encode, VAE Decode and VAE Encode."
+                ),
             ],
         )
 
@@ -52,7 +59,12 @@ class FlashFaceTinyPhotos(FlashFaceNode):
                     "person", default=0, min=0, max=PEOPLE - 1, tooltip="Which of the eight people."
                 ),
             ],
-            outputs=[io.Image.Output(display_name="photos")],
+            outputs=[
+                io.Image.Output(
+                    display_name="photos",
+                    tooltip="Four crops of one person; for FlashFace Identity.",
+                )
+            ],
         )
 
     @classmethod

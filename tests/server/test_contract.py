@@ -282,6 +282,7 @@ def test_a_node_has_the_promised_inputs_and_outputs(object_info, node):
         ("FlashFace ", "Face2Diffusion ", "FaceStudio ", "Face Fusion ")
     )
     assert info["description"]
+    assert all(info["output_tooltips"]) and len(info["output_tooltips"]) == len(outputs)
 
 
 def test_every_node_of_the_pack_is_in_the_contract_and_no_other(object_info):
