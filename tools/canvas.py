@@ -112,6 +112,9 @@ class Canvas:
         self.nodes.append(node)
         return node
 
+    def display_name(self, type_: str) -> str:
+        return self._info[type_]["display_name"]
+
     @staticmethod
     def _height(node: Node) -> int:
         sockets = widgets = 0

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import time
 from pathlib import Path
 
@@ -97,6 +98,8 @@ def test_saving_and_opening_it_again_changes_nothing(opened):
 
 def test_it_runs_and_shows_its_picture(opened, name, look, server, tmp_path):
     """In one of the two ways that each frontend draws: what is sent is the same in both."""
+    if look != RUNS_IN or name in OTHER_MODELS:
+        screenshot(opened, name, look, tmp_path)
     if look != RUNS_IN:
         pytest.skip(f"with this frontend it runs in {RUNS_IN}")
     if name in OTHER_MODELS:
@@ -117,10 +120,18 @@ def test_it_runs_and_shows_its_picture(opened, name, look, server, tmp_path):
         opened.wait_for_function(
             f"(app.nodeOutputs['{key}']?.images ?? []).length > 0", timeout=10_000
         )
-    opened.evaluate(SHOW_ALL)
-    opened.wait_for_timeout(1000)
-    opened.screenshot(path=tmp_path / "workflow.png")
-    print(f"screenshot: {tmp_path / 'workflow.png'}")
+    screenshot(opened, name, look, tmp_path)
+
+
+def screenshot(page, name: str, look: str, folder: Path) -> None:
+    """Of the whole graph, to look at: into FLASHFACE_SCREENSHOTS, where that is set."""
+    folder = Path(os.environ.get("FLASHFACE_SCREENSHOTS") or folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    page.evaluate(SHOW_ALL)
+    page.wait_for_timeout(700)
+    path = folder / f"{name}-{frontend()}-{look}.png"
+    page.screenshot(path=path)
+    print(f"screenshot: {path}")
 
 
 def test_a_workflow_with_an_unknown_node_is_complained_of(page):
