@@ -88,6 +88,7 @@ def test_a_small_face_of_a_large_photo_is_found_in_the_square_that_holds_it(fold
     (face,) = zoo.find(pixels(wide))
     x, y = corner
     assert face.box == pytest.approx((x + 45, y + 16, x + 68, y + 44), abs=4)
+    assert (face.points > face.box[:2]).all() and (face.points < face.box[2:]).all()
 
 
 @pytest.mark.parametrize("size", [(5000, 3), (3, 5000), (1, 1), (16, 16), (5000, 100)])
