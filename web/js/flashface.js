@@ -6,8 +6,8 @@ import { app } from "../../../scripts/app.js";
 const COLOURS = {
     REFERENCE_NET: "#b39ddb",
     FACE_DETECTOR: "#80cbc4",
-    FACE_IDENTITY: "#ffab76",
-    FACE_CROP: "#ffe082",
+    FACE_IDENTITY: "#cddc39",
+    FACE_CROP: "#bcaaa4",
     FACE_FEATURES: "#f48fb1",
     FACE_GUIDANCE: "#ce93d8",
     FACE2DIFFUSION: "#9fa8da",
