@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from ..flashface_core.comfy_adapter.flashface.load import WEIGHT_DTYPES, load_flashface
 from . import folders
 from .base import FlashFaceNode, schema
-from .sockets import CATEGORY, ReferenceNet, advanced
+from .sockets import CATEGORY, ReferenceNet, advanced, with_extra
 
 FOLDER = "flashface"
 
@@ -22,11 +22,14 @@ class FlashFaceLoader(FlashFaceNode):
             description="Loads a FlashFace checkpoint: the complete fine-tuned SD1.5 model and the "
             "Face ReferenceNet that encodes photos.",
             inputs=[
-                io.Combo.Input(
-                    "model_name",
-                    options=folders.files(FOLDER),
-                    tooltip="A file in models/flashface: the published flashface.ckpt, or the "
-                    "safetensors that tools/convert.py makes of it (a third of the size).",
+                with_extra(
+                    io.Combo.Input(
+                        "model_name",
+                        options=folders.files(FOLDER),
+                        tooltip="A file in models/flashface: the published flashface.ckpt, or the "
+                        "safetensors that tools/convert.py makes of it (a third of the size).",
+                    ),
+                    when_empty="put flashface.ckpt into models/flashface",
                 ),
                 advanced(
                     io.Combo.Input(

@@ -10,7 +10,7 @@ from ..flashface_core.people.identity import one_person
 from ..flashface_core.people.identity_file import load_identity, save_identity
 from . import folders
 from .base import FlashFaceNode, schema
-from .sockets import IDENTITY, FaceIdentity
+from .sockets import IDENTITY, FaceIdentity, with_extra
 
 FOLDER = "identities"
 
@@ -54,10 +54,13 @@ class FlashFaceIdentityLoad(FlashFaceNode):
             aliases=["load person", "load face", "character"],
             description="A person that FlashFace Identity Save has kept.",
             inputs=[
-                io.Combo.Input(
-                    "filename",
-                    options=folders.files(FOLDER),
-                    tooltip="A file in models/identities.",
+                with_extra(
+                    io.Combo.Input(
+                        "filename",
+                        options=folders.files(FOLDER),
+                        tooltip="A file in models/identities.",
+                    ),
+                    when_empty="save a person first",
                 )
             ],
             outputs=[

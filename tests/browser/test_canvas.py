@@ -65,3 +65,22 @@ def test_a_preset_shows_its_numbers_and_changes_no_widget(page, tmp_path):
     shown = guidance(page)
     assert [shown[name][1] for name in ("feature_strength", "launch_timestep")] == [False, False]
     assert "preset" not in (shown["feature_strength"][0] or "")
+
+
+def test_an_empty_list_of_files_says_what_belongs_there(page, server):
+    open_graph(page, ui_workflow("02_portrait_from_photos"))
+    label = """async () => {
+        await app.refreshComboInNodes()
+        await new Promise((resolve) => setTimeout(resolve, 500))
+        const loader = app.graph.nodes.find((node) => node.type === 'FlashFaceLoader')
+        return loader.widgets.find((widget) => widget.name === 'model_name').label ?? null
+    }"""
+    folder = server.base / "models" / "flashface"
+    aside = folder.rename(folder.with_name("aside"))
+    try:
+        folder.mkdir()
+        assert page.evaluate(label) == "put flashface.ckpt into models/flashface"
+    finally:
+        folder.rmdir()
+        aside.rename(folder)
+    assert page.evaluate(label) in (None, "model_name")

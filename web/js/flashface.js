@@ -1,5 +1,5 @@
-// A colour for each socket of the pack, and what a preset of FlashFace Guidance puts in place of
-// its widgets. Nothing here changes what is sent or saved.
+// A colour for each socket of the pack, what a preset of FlashFace Guidance puts in place of its
+// widgets, and what to do about an empty list of files. Nothing here changes what is sent or saved.
 
 import { app } from "../../../scripts/app.js";
 
@@ -60,6 +60,19 @@ function showPreset(node, presets) {
     show();
 }
 
+// A list without files says what belongs there; `when_empty` comes from the node's schema.
+function showEmpty(node) {
+    for (const widget of node.widgets ?? []) {
+        const inputs = node.constructor.nodeData?.input?.required ?? {};
+        const advice = inputs[widget.name]?.[1]?.when_empty;
+        if (!advice) continue;
+        const values = widget.options?.values;
+        const isEmpty = Array.isArray(values) && values.length === 1 && values[0] === "none";
+        widget.label = isEmpty ? advice : undefined;
+    }
+    node.setDirtyCanvas?.(true, true);
+}
+
 app.registerExtension({
     name: "flashface.canvas",
     setup() {
@@ -69,7 +82,12 @@ app.registerExtension({
         );
     },
     afterConfigureGraph: colour,
+    refreshComboInNodes() {
+        // The lists are filled after this is called.
+        setTimeout(() => app.graph?.nodes?.forEach(showEmpty), 0);
+    },
     nodeCreated(node) {
+        showEmpty(node);
         const presets = node.constructor.nodeData?.input?.required?.preset?.[1]?.presets;
         if (presets) showPreset(node, presets);
     },
