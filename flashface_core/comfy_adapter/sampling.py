@@ -6,7 +6,7 @@ The guider keeps its own view (y); the face is added after it has spoken.
 import logging
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import comfy.model_sampling
 import torch
@@ -67,17 +67,17 @@ def make_predict_noise(
         run.reached = True
         sampling = guider.inner_model.model_sampling
         check_timesteps(system.node, sampling)
-        sigma = timestep.flatten()[:1]
-        t = float(sampling.timestep(sigma))
-        is_inside = end_sigma <= float(sigma) <= start_sigma
+        level = noise_level(sampling, timestep)
+        is_inside = end_sigma <= level.sigma <= start_sigma
         given = {}
         if is_inside and at_timesteps:
-            x, timestep = at_trained_noise(sampling, x, timestep, t)
+            sigma = timestep.flatten()[:1]
+            x, timestep = at_trained_noise(level, x, timestep)
             if (sigmas := options.get("sample_sigmas")) is not None:
                 # Where context windows and others look up by value which step this is.
                 given["sample_sigmas"] = torch.where(sigmas == sigma, timestep[:1], sigmas)
-        plan = make_plan(t, is_inside)
-        step = _make_step(features, plan, run, t, x, guider, model_options)
+        plan = make_plan(level.t, is_inside)
+        step = _make_step(features, plan, run, level.t, x, guider, model_options)
         branches = step.branches
         conds = {
             name: mark_conds(system, listed, name, plan.strength_of(name), step, x)
@@ -145,17 +145,35 @@ def check_timesteps(node: str, sampling) -> None:
     )
 
 
-def at_trained_noise(sampling, x: torch.Tensor, timestep: torch.Tensor, t: float):
+class NoiseLevel(NamedTuple):
+    """Of a step: the sampler's sigma, the model timestep nearest to it, the sigma of that timestep,
+    and the least and the most that the model was trained with."""
+
+    sigma: float
+    t: float
+    trained: float
+    least: float
+    most: float
+
+
+def noise_level(sampling, timestep: torch.Tensor) -> NoiseLevel:
+    """Read from the device at once: each reading waits for a GPU."""
+    sigma = timestep.flatten()[:1]
+    t = sampling.timestep(sigma)
+    numbers = (sigma, t, sampling.sigma(t), sampling.sigma_min, sampling.sigma_max)
+    return NoiseLevel(*torch.cat([one.to(sigma).reshape(1) for one in numbers]).tolist())
+
+
+def at_trained_noise(level: NoiseLevel, x: torch.Tensor, timestep: torch.Tensor):
     """The same network input, seen as one of timestep t instead of a sigma beside it.
 
     The network knows whole timesteps. The official sampler also reads its clean prediction with
     the noise level of that timestep, where core uses the sampler's sigma: at 35 steps they differ
     by up to 0.3 %. Sigmas outside of the trained range are left alone.
     """
-    trained = sampling.sigma(torch.tensor(t)).to(timestep)
-    sigma = timestep.flatten()[0]
-    is_between = float(sampling.sigma_min) < float(sigma) < float(sampling.sigma_max)
-    if not is_between or math.isclose(float(trained), float(sigma), rel_tol=1e-5):
+    sigma, trained = level.sigma, level.trained
+    is_between = level.least < sigma < level.most
+    if not is_between or math.isclose(trained, sigma, rel_tol=1e-5):
         return x, timestep
     # x / sqrt(sigma^2 + 1) is what core hands to the network.
-    return x * ((trained**2 + 1) / (sigma**2 + 1)) ** 0.5, torch.full_like(timestep, float(trained))
+    return x * ((trained**2 + 1) / (sigma**2 + 1)) ** 0.5, torch.full_like(timestep, trained)

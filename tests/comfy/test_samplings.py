@@ -3,7 +3,9 @@
 The networks that look at the photos know the 1000 timesteps of Stable Diffusion, and no others.
 """
 
+import comfy.model_sampling
 import pytest
+import torch
 from comfy_extras.nodes_model_advanced import (
     ModelSamplingContinuousEDM,
     ModelSamplingContinuousV,
@@ -11,10 +13,12 @@ from comfy_extras.nodes_model_advanced import (
     ModelSamplingSD3,
 )
 from flashface_pack.flashface_core.comfy_adapter.photo_encoder import PhotoEncoder
+from flashface_pack.flashface_core.comfy_adapter.sampling import at_trained_noise, noise_level
 from flashface_pack.flashface_core.errors import FlashFaceError
 from support.facestudio import person
 from support.harness import Guidance, relative_error
 from support.systems import FLASHFACE, FUSION, OWN_ATTENTION, STUDIO, SYSTEMS
+from torch.utils._python_dispatch import TorchDispatchMode
 
 LOOKS_AT_PHOTOS = (FLASHFACE, OWN_ATTENTION, FUSION)
 PEOPLE = (person(1, 2),)
@@ -106,3 +110,30 @@ def watching(kind, seen: list):
         return step_references(self, features, timestep, *args, **kwargs)
 
     return watched
+
+
+class Read(TorchDispatchMode):
+    """Counts values that Python takes out of tensors one by one; on a GPU each waits for it."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+@torch.inference_mode(False)
+def test_the_noise_level_of_a_step_is_read_at_once():
+    sampling = comfy.model_sampling.ModelSamplingDiscrete()
+    timestep = sampling.sigma(torch.tensor([411.4, 411.4]))
+    with Read() as read:
+        level = noise_level(sampling, timestep)
+        at_trained_noise(level, torch.ones(2, 4, 8, 8), timestep)
+    assert read.count == 0
+    assert (level.t, level.sigma) == (411, timestep[0].item())
+    assert level.trained == pytest.approx(sampling.sigmas[411].item(), rel=1e-6)
+    with Read() as read:
+        timestep[0].item()
+    assert read.count == 1  # so it would have been seen
