@@ -49,11 +49,12 @@ def _bypassed(
     workflow: dict[str, Any], outputs: dict[tuple[str, int], list[Any]]
 ) -> dict[tuple[str, int], list[Any]]:
     """What stands for the outputs of nodes whose files do not fit the tiny models."""
-    return {
-        (key, slot): outputs.get(tuple(node["inputs"][name]), node["inputs"][name])
-        for key, node in workflow.items()
-        for slot, name in enumerate(BYPASSED.get(node["class_type"], ()))
-    }
+    found: dict[tuple[str, int], list[Any]] = {}
+    for key, node in workflow.items():
+        for slot, name in enumerate(BYPASSED.get(node["class_type"], ())):
+            source, at = node["inputs"][name]
+            found[key, slot] = outputs.get((source, at), [source, at])
+    return found
 
 
 def as_toy(workflow: dict[str, Any]) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def blueprint(canvas: Canvas, block: Block) -> dict[str, Any]:
     """A workflow of one node, the block, and what is in it."""
     drawn = canvas.for_canvas()
     nodes = {node["id"]: node for node in drawn["nodes"]}
-    links = [
+    links: list[dict[str, Any]] = [
         dict(
             zip(
                 ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type"),
@@ -104,9 +104,9 @@ def blueprint(canvas: Canvas, block: Block) -> dict[str, Any]:
 
     def link(origin: tuple[int, int], target: tuple[int, int], type_: str) -> int:
         number = len(links) + 1
-        ends = dict(origin_id=origin[0], origin_slot=origin[1])
-        links.append({"id": number, **ends, "target_id": target[0], "target_slot": target[1]})
-        links[-1]["type"] = type_
+        links.append({"id": number, "type": type_})
+        links[-1] |= {"origin_id": origin[0], "origin_slot": origin[1]}
+        links[-1] |= {"target_id": target[0], "target_slot": target[1]}
         return number
 
     for slot, (node, name) in enumerate(block.pins):

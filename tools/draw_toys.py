@@ -90,7 +90,7 @@ def read(canvas: Canvas, workflow: dict[str, Any]) -> dict[int, Node]:
     """The nodes of an API form, in whose order links go from earlier to later ones."""
     nodes: dict[int, Node] = {}
     for key, node in workflow.items():
-        given = {
+        given: dict[str, Any] = {
             name: Output(nodes[int(value[0])], value[1]) if isinstance(value, list) else value
             for name, value in node["inputs"].items()
         }
