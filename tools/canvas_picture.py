@@ -15,8 +15,6 @@ from environment import PRIVATE
 from playwright.sync_api import sync_playwright
 
 NAME = "01_start_here"
-SIZE = {"width": 1780, "height": 1080}
-CLIP = {"x": 62, "y": 98, "width": 1370, "height": 910}  # without bars and menus
 FIT = """() => {
     app.canvas.ds.scale = 0.68
     app.canvas.ds.offset = [588, 235]
@@ -34,7 +32,7 @@ def main() -> None:
         server.post("/settings/Comfy.TutorialCompleted", True)
         server.post("/settings/Comfy.Minimap.Visible", False)
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(viewport=SIZE)
+        page = browser.new_page(viewport={"width": 1780, "height": 1080})
         page.goto(server.url)
         page.wait_for_function(
             "window.app?.graph && 'FlashFaceApply' in "
@@ -51,7 +49,13 @@ def main() -> None:
         page.evaluate(FIT)
         page.wait_for_timeout(1500)
         path = REPO / "docs" / "first_workflow.jpg"
-        page.screenshot(path=path, quality=88, type="jpeg", clip=CLIP)
+        # Without bars and menus.
+        page.screenshot(
+            path=path,
+            quality=88,
+            type="jpeg",
+            clip={"x": 62, "y": 98, "width": 1370, "height": 910},
+        )
         print(path)
         browser.close()
 
