@@ -86,8 +86,9 @@ class FlashFaceIdentity(FlashFaceNode):
                 BoundingBox.Input(
                     "boxes",
                     optional=True,
-                    tooltip="Face boxes in pixels: {x, y, width, height} or these four numbers, a "
-                    "list of them (one per image), or a list of lists. They win over a detector.",
+                    tooltip="Face boxes in pixels: x, y, width and height by name or as four "
+                    "numbers, a list of them (one per image), or a list of lists. They win over a "
+                    "detector.",
                 ),
                 FaceIdentity.Input(
                     "append_to", optional=True, tooltip="More photos of the same person."
