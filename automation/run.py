@@ -130,7 +130,8 @@ def say(checked: Checked, options: argparse.Namespace) -> bool:
         log.error("%s", line)
     if checked.problems:
         count = len(checked.problems)
-        log.error("%s: %d mistakes; nothing was run.", options.manifest.name, count)
+        mistakes = f"{count} mistake{'s' if count > 1 else ''}"
+        log.error("%s: %s; nothing was run.", options.manifest.name, mistakes)
         return False
     if checked.repeated:
         rows = ", ".join(map(str, checked.repeated[:12]))
