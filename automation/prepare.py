@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from .client import Lost, Server
 from .graph import PREVIEW, load_graph
@@ -34,7 +34,15 @@ class Checked(NamedTuple):
     problems: list[Problem]
 
 
-async def check(order: Order, servers: Sequence[Server]) -> Checked:
+class Describes(Protocol):
+    """A server, as far as a list is checked against it."""
+
+    name: str
+
+    async def describe(self, classes: Iterable[str]) -> dict[str, Any]: ...
+
+
+async def check(order: Order, servers: Sequence[Describes]) -> Checked:
     """The whole manifest against what the servers have. Raises ListError, and where nobody
     answers."""
     lines, problems = read_manifest(order.manifest)
@@ -54,7 +62,7 @@ async def check(order: Order, servers: Sequence[Server]) -> Checked:
 
 
 async def _described(
-    servers: Sequence[Server], classes: set[str]
+    servers: Sequence[Describes], classes: set[str]
 ) -> tuple[Described, list[Problem]]:
     """Of the first server that answers; those after it must say the same."""
     answers = await asyncio.gather(

@@ -38,11 +38,13 @@ BEFORE_VALUES = 3
 
 
 class Results:
-    def __init__(self, folder: Path) -> None:
+    """worker: whose journal it is, where several write into one folder."""
+
+    def __init__(self, folder: Path, worker: str = "") -> None:
         self.folder = folder.resolve()
         self.pictures = self.folder / "pictures"
         self.pictures.mkdir(parents=True, exist_ok=True)
-        self._journal = self.folder / "journal.jsonl"
+        self._journal = self.folder / f"journal{worker}.jsonl"
 
     def path(self, job: Job) -> Path:
         return self.pictures / f"{job.id}.png"
@@ -75,14 +77,16 @@ class Results:
     def journal(self) -> dict[str, dict[str, Any]]:
         """The last word on every id. A line that a crash cut off is passed over."""
         told: dict[str, dict[str, Any]] = {}
-        if not self._journal.is_file():
-            return told
-        for line in self._journal.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                entry = json.loads(line)
-                told[entry.pop("id")] = entry
-            except (ValueError, KeyError, TypeError, AttributeError):
-                continue
+        for path in sorted(self.folder.glob("journal*.jsonl")):
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+                try:
+                    entry = json.loads(line)
+                    name = entry.pop("id")
+                except (ValueError, KeyError, TypeError, AttributeError):
+                    continue
+                # Another worker may have made what this one gave up.
+                if entry.get("error") is None or name not in told or told[name].get("error"):
+                    told[name] = entry
         return told
 
     def rows(self, jobs: Iterable[Job]) -> list[dict[str, Any]]:

@@ -89,7 +89,7 @@ def _count(text: str) -> int:
 
 
 def order_of(options: argparse.Namespace) -> Order:
-    return Order(options.manifest, options.workflow, tuple(options.photos))
+    return Order(options.manifest.resolve(), options.workflow, tuple(options.photos))
 
 
 async def run(options: argparse.Namespace) -> int:

@@ -66,6 +66,9 @@ class Runner:
         missing = [job for job in jobs if not self._results.has(job)]
         self._work = Work(missing, (one.name for one in self._servers), self._settings.tries)
         self._gone: set[str] = set()
+        for server in self._servers:
+            with contextlib.suppress(Lost, RowError):
+                await server.forget_ours()
         slots = [self._slot(one) for one in self._servers for _ in range(self._settings.queued)]
         everything = asyncio.gather(*slots)
         _on_terminate(everything.cancel)

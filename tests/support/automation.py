@@ -130,7 +130,8 @@ def wait_for_pictures(out: Path, count: int, seconds: float = 120) -> None:
 
 
 def journal(out: Path) -> list[dict]:
-    return [json.loads(line) for line in (out / "journal.jsonl").read_text().splitlines()]
+    every = [path.read_text().splitlines() for path in sorted(out.glob("journal*.jsonl"))]
+    return [json.loads(line) for lines in every for line in lines]
 
 
 def ids_once(out: Path) -> list[str]:
