@@ -94,13 +94,8 @@ class Work:
         """Of the person it has; of one that nobody has; else it helps where most is left."""
         if server not in self._there:
             return None
-        order = sorted(
-            (group for group, own in self._waiting.items() if own),
-            key=lambda group: (
-                server not in self._holders[group],
-                bool(self._holders[group]) and -len(self._waiting[group]),
-            ),
-        )
+        there = [group for group, own in self._waiting.items() if own]
+        order = sorted(there, key=lambda group: self._rank(group, server))
         for group in order:
             for job in self._waiting[group]:
                 if self._may_take(job, server):
@@ -108,6 +103,12 @@ class Work:
                     self._holders[group].add(server)
                     return job
         return None
+
+    def _rank(self, group: str, server: str) -> tuple[int, int]:
+        holders = self._holders[group]
+        if server in holders:
+            return 0, 0
+        return (2, -len(self._waiting[group])) if holders else (1, 0)
 
     def _may_take(self, job: Job, server: str) -> bool:
         """A row that failed here waits for another server, if there is one that it is new to."""
