@@ -4,7 +4,7 @@
     python tools/comfy.py test [pytest arguments]
     python tools/comfy.py serve [--port P]
     python tools/comfy.py evaluate [--people N] [--seed S] [--json FILE] [--out FOLDER] [--systems]
-    python tools/comfy.py benchmark step|pipeline|likeness [--help]
+    python tools/comfy.py benchmark step|pipeline|likeness|automation [--help]
     python tools/comfy.py lint
 
 The first call sets up a private environment under .comfy/, or uses the ComfyUI at $COMFYUI_PATH.
@@ -120,7 +120,7 @@ def serve(arguments: list[str]) -> int:
 
 def benchmark(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="tools/comfy.py benchmark")
-    parser.add_argument("what", choices=("step", "pipeline", "likeness"))
+    parser.add_argument("what", choices=("step", "pipeline", "likeness", "automation"))
     what = parser.parse_args(arguments[:1]).what
     environment = prepare()
     # glibc gives large blocks back at once; to get them again takes longer than to compute.

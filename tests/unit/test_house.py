@@ -97,9 +97,19 @@ def test_the_pack_declares_the_same_requirements_in_both_files():
 
 
 def test_python_files_are_ascii():
-    for folder in ("flashface_core", "nodes", "tools", "tests"):
+    for folder in ("automation", "flashface_core", "nodes", "tools", "tests"):
         for path in (ROOT / folder).rglob("*.py"):
             assert path.read_text(encoding="utf-8").isascii(), path
+
+
+def test_the_pack_needs_nothing_of_what_a_clone_has_besides():
+    optional = {"automation", "benchmarks", "examples", "training", "toy_world", "tools"}
+    for folder in ("flashface_core", "nodes"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                assert not {name.split(".")[0] for name in names} & optional, path
 
 
 def test_no_file_of_the_pack_puts_anything_on_a_device_by_hand():

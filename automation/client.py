@@ -1,0 +1,262 @@
+"""One ComfyUI server: what it knows, and pictures of it. Nothing else is ever asked."""
+
+import asyncio
+import contextlib
+import json
+import time
+import uuid
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import aiohttp
+from yarl import URL
+
+from .jobs import Job
+from .photos import SUBFOLDER, Photo, PhotoError
+
+LOOK_EVERY = 5.0  # seconds, where the socket says nothing
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+class Drawn(NamedTuple):
+    """pictures: PNG files. seconds: of the server's work. known: the person's features were."""
+
+    pictures: list[bytes]
+    seconds: float
+    known: bool
+
+
+class RowError(Exception):
+    """ComfyUI refused a row or failed at it, in its own words."""
+
+
+class Lost(Exception):
+    """A server that does not answer, or forgot what it was asked. began: it worked at the row."""
+
+    def __init__(self, text: str, began: bool = False) -> None:
+        super().__init__(text)
+        self.began = began
+
+
+class _Asked:
+    def __init__(self) -> None:
+        self.look = asyncio.Event()
+        self.began = False
+
+
+class Server:
+    """Use as `async with`. client: by which it tells our prompts from those of others.
+
+    patience: seconds without an answer after which it counts as lost.
+    """
+
+    def __init__(self, url: str, client: str, patience: float) -> None:
+        given = URL(url.rstrip("/"))
+        if given.scheme not in ("http", "https") or not given.host:
+            raise ValueError(f"--server is {url}; give an address such as http://127.0.0.1:8188")
+        self.name = str(given.with_user(None))
+        self.patience = patience
+        self._url, self._client = given, client
+        self._asked: dict[str, _Asked] = {}
+        self._abandoned: list[str] = []
+        self._uploaded: dict[str, asyncio.Task[None]] = {}
+        self._listening: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> "Server":
+        limit = aiohttp.ClientTimeout(
+            total=None, sock_connect=self.patience, sock_read=self.patience
+        )
+        # Neither a proxy of the environment nor a redirect leads to another machine.
+        self._session = aiohttp.ClientSession(timeout=limit, trust_env=False)
+        self._listening = asyncio.create_task(self._listen())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._listening is not None
+        self._listening.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._listening
+        await self._session.close()
+
+    async def answers(self) -> bool:
+        try:
+            await self._get("/system_stats")
+        except Lost:
+            return False
+        return True
+
+    async def describe(self, classes: Iterable[str]) -> dict[str, Any]:
+        """/object_info of some classes; None for one that it lacks."""
+        every = {}
+        for name in sorted(set(classes)):
+            every[name] = (await self._get("/object_info/" + name)).get(name)
+        return every
+
+    async def forget_ours(self) -> None:
+        """Take what an earlier run left in the queue out of it."""
+        queue = await self._get("/queue")
+        running, pending = (
+            [item[1] for item in queue[key] if item[3].get("client_id") == self._client]
+            for key in ("queue_running", "queue_pending")
+        )
+        if pending:
+            await self._post("/queue", {"delete": pending})
+        for prompt in running:
+            await self._post("/interrupt", {"prompt_id": prompt})
+
+    async def draw(self, job: Job) -> Drawn:
+        """Raises RowError or Lost."""
+        prompt = str(uuid.uuid4())
+        asked = self._asked[prompt] = _Asked()
+        done = False
+        try:
+            await self._upload(job.uploads)
+            body = {"prompt": job.graph, "client_id": self._client, "prompt_id": prompt}
+            await self._post("/prompt", body)
+            entry = await self._finished(prompt, asked)
+            done = True
+            _raise_failure(entry["status"])
+            outputs = entry["outputs"]
+            files = [f for node in job.outputs for f in outputs.get(node, {}).get("images", ())]
+            pictures = [await self._picture(file) for file in files]
+            if not pictures:
+                raise RowError("The workflow ran and gave no picture.")
+            return Drawn(pictures, *_read_status(entry["status"], job))
+        except Lost as lost:
+            self._uploaded.clear()
+            raise Lost(str(lost), asked.began) from None
+        finally:
+            del self._asked[prompt]
+            if not done:
+                self._abandoned.append(prompt)
+
+    async def clean(self) -> None:
+        """Take prompts that nobody waits for any more out of the queue."""
+        prompts, self._abandoned = self._abandoned, []
+        if prompts:
+            await self._post("/queue", {"delete": prompts})
+        for prompt in prompts:
+            await self._post("/interrupt", {"prompt_id": prompt})
+
+    async def _finished(self, prompt: str, asked: _Asked) -> dict[str, Any]:
+        every = min(LOOK_EVERY, self.patience / 2)
+        while True:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(asked.look.wait(), every)
+            asked.look.clear()
+            for last in (False, True):
+                entry = (await self._get(f"/history/{prompt}")).get(prompt)
+                if entry is not None:
+                    return entry
+                if last:
+                    raise Lost("it knows the prompt no more: it was started again, or cleared")
+                queue = await self._get("/queue")
+                if any(prompt == item[1] for key in queue for item in queue[key]):
+                    break
+
+    async def _upload(self, photos: Iterable[Photo]) -> None:
+        for photo in photos:
+            if photo.name not in self._uploaded:
+                self._uploaded[photo.name] = asyncio.create_task(self._send(photo))
+            await asyncio.shield(self._uploaded[photo.name])
+
+    async def _send(self, photo: Photo) -> None:
+        try:
+            data = photo.read()
+        except (OSError, PhotoError) as error:
+            raise RowError(str(error)) from None
+        form = aiohttp.FormData()
+        form.add_field("image", data, filename=photo.file, content_type="application/octet-stream")
+        form.add_field("subfolder", SUBFOLDER)
+        form.add_field("overwrite", "true")
+        await self._request("POST", "/upload/image", data=form)
+
+    async def _picture(self, file: dict[str, str]) -> bytes:
+        query = {key: file[key] for key in ("filename", "subfolder", "type")}
+        data = await self._request("GET", "/view", params=query)
+        if not data.startswith(PNG):
+            raise RowError(f"{file['filename']} is no PNG file.")
+        return data
+
+    async def _get(self, path: str) -> Any:
+        return _parsed(await self._request("GET", path))
+
+    async def _post(self, path: str, data: Any) -> Any:
+        return _parsed(await self._request("POST", path, json=data))
+
+    async def _request(self, method: str, path: str, **given: Any) -> bytes:
+        url = self._url / path.lstrip("/")
+        try:
+            async with self._session.request(method, url, allow_redirects=False, **given) as got:
+                body = await got.read()
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+            raise Lost(f"{type(error).__name__} {error}".strip()) from None
+        if got.status == 400:
+            raise RowError(_refusal(body))
+        if got.status != 200:
+            raise Lost(f"{path} answered {got.status}")
+        return body
+
+    async def _listen(self) -> None:
+        """The socket only says when to look, so that nothing hangs where it is silent."""
+        url = (self._url / "ws").with_query(clientId=self._client)
+        while True:
+            try:
+                async with self._session.ws_connect(url, max_msg_size=0) as socket:
+                    async for message in socket:
+                        if message.type == aiohttp.WSMsgType.TEXT:
+                            self._note(json.loads(message.data))
+            except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError):
+                pass
+            for asked in self._asked.values():
+                asked.look.set()
+            await asyncio.sleep(1)
+
+    def _note(self, event: dict[str, Any]) -> None:
+        data = event.get("data") or {}
+        asked = self._asked.get(data.get("prompt_id", ""))
+        if asked is None:
+            return
+        if event["type"] == "execution_start":
+            asked.began = True
+        elif event["type"] == "executing" and data.get("node") is None:
+            asked.look.set()
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return json.loads(body) if body else None
+    except ValueError:
+        raise Lost("its answer is not JSON") from None
+
+
+def _raise_failure(status: dict[str, Any]) -> None:
+    for kind, details in status["messages"]:
+        if kind == "execution_error":
+            where = f"node {details['node_id']} ({details['node_type']})"
+            raise RowError(f"{where}: {details['exception_message'].strip()}")
+        if kind == "execution_interrupted":
+            raise RowError(f"interrupted in node {details['node_id']} ({details['node_type']})")
+    if status["status_str"] != "success":
+        raise RowError(f"failed: {status['messages']}")
+
+
+def _read_status(status: dict[str, Any], job: Job) -> tuple[float, bool]:
+    told = dict(status["messages"])
+    began, ended = (
+        told.get(kind, {}).get("timestamp", time.time() * 1000)
+        for kind in ("execution_start", "execution_success")
+    )
+    cached = told.get("execution_cached", {}).get("nodes", [])
+    return (ended - began) / 1000, bool(job.known) and set(job.known) <= set(cached)
+
+
+def _refusal(body: bytes) -> str:
+    """ComfyUI's answer to a workflow that it does not take, in a line."""
+    try:
+        answer = json.loads(body)
+        every = [answer["error"]]
+        every += [e for node in (answer["node_errors"] or {}).values() for e in node["errors"]]
+        return "; ".join(f"{e['message']} {e['details']}".strip() for e in every)
+    except (ValueError, KeyError, TypeError):
+        return body.decode(errors="replace")[:500]

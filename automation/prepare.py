@@ -1,0 +1,103 @@
+"""From a manifest, a workflow and the servers to jobs that can run: both commands begin with it."""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from .client import Lost, Server
+from .graph import PREVIEW, load_graph
+from .jobs import Job, plan
+from .manifest import read_manifest
+from .photos import PhotoFolders
+from .problems import ListError, Problem
+from .values import Described, check_graph, differences
+
+log = logging.getLogger("flashface.automation")
+
+
+class Order(NamedTuple):
+    """What is asked for. photos: folders that may be read; none: that of the manifest."""
+
+    manifest: Path
+    workflow: Path
+    photos: tuple[Path, ...] = ()
+
+
+class Checked(NamedTuple):
+    """jobs: of all rows, where there are no problems. repeated: rows that are there already."""
+
+    jobs: list[Job]
+    repeated: list[int]
+    problems: list[Problem]
+
+
+class Describes(Protocol):
+    """A server, as far as a list is checked against it."""
+
+    name: str
+
+    async def describe(self, classes: Iterable[str]) -> dict[str, Any]: ...
+
+
+async def check(order: Order, servers: Sequence[Describes]) -> Checked:
+    """The whole manifest against what the servers have. Raises ListError, and where nobody
+    answers."""
+    lines, problems = read_manifest(order.manifest)
+    graph = load_graph(order.workflow)
+    for folder in order.photos:
+        if not folder.is_dir():
+            raise ListError(f"--photos is {folder}, which is no folder.")
+    classes = {node["class_type"] for node in graph.values()} | {"LoadImage", PREVIEW}
+    described, of_servers = await _described(servers, classes)
+    problems = problems + of_servers + check_graph(graph, described)
+    if any(not described[name] for name in classes):
+        return Checked([], [], problems)
+    folders = PhotoFolders(order.manifest.parent, order.photos)
+    made = plan(lines, graph, described, folders)
+    problems = sorted(problems + made.problems, key=lambda one: one.row or 0)
+    return Checked([] if problems else made.jobs, made.repeated, problems)
+
+
+async def _described(
+    servers: Sequence[Describes], classes: set[str]
+) -> tuple[Described, list[Problem]]:
+    """Of the first server that answers; those after it must say the same."""
+    answers = await asyncio.gather(
+        *(one.describe(classes) for one in servers), return_exceptions=True
+    )
+    there, problems = [], []
+    for server, answer in zip(servers, answers, strict=True):
+        if isinstance(answer, Lost):
+            log.warning("%s does not answer (%s); the others begin.", server.name, answer)
+        elif isinstance(answer, BaseException):
+            raise answer
+        else:
+            there.append((server, answer))
+    if not there:
+        raise ListError(
+            "No server answers; start ComfyUI, and give its address with --server, such as "
+            "http://127.0.0.1:8188."
+        )
+    (first, described), *others = there
+    for server, answer in others:
+        for name in differences(described, answer):
+            text = f"its node {name} differs from that of {first.name}; give both the same files"
+            problems.append(Problem(None, server.name, text))
+    return described, problems
+
+
+async def connected(
+    stack: AsyncExitStack, urls: Sequence[str], client: str, patience: float
+) -> list[Server]:
+    """Servers for as long as the stack is open. Raises ListError for what is no address."""
+    try:
+        servers = [Server(url, client, patience) for url in urls]
+    except ValueError as error:
+        raise ListError(str(error)) from None
+    names = [server.name for server in servers]
+    if len(set(names)) < len(names):
+        raise ListError("A server is named twice; give every address once.")
+    return [await stack.enter_async_context(server) for server in servers]

@@ -1,0 +1,152 @@
+"""What an input takes, by a server's own description of its nodes (/object_info)."""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from .graph import Graph, Target, is_link, title
+from .problems import Problem, allowed
+
+Described = Mapping[str, Any]  # /object_info, by class of node
+
+# What would leave a folder if a node took it for a path: /a, ~/a, C:\a, a/../b.
+LEAVES = re.compile(r"^\s*([/\\~]|[A-Za-z]:[/\\])|(^|[/\\])\.\.([/\\]|\s*$|\s)")
+
+
+class Unfit(Exception):
+    """Why an input does not take a value, and what it takes."""
+
+
+def spec_of(described: Described, class_type: str, name: str) -> list[Any] | None:
+    for group in ("required", "optional"):
+        spec = described[class_type].get("input", {}).get(group, {}).get(name)
+        if spec is not None:
+            return list(spec)
+    return None
+
+
+def input_names(described: Described, class_type: str) -> list[str]:
+    groups = described[class_type].get("input", {})
+    return [name for group in ("required", "optional") for name in groups.get(group, {})]
+
+
+def options_of(spec: list[Any]) -> dict[str, Any]:
+    return spec[1] if len(spec) > 1 and isinstance(spec[1], dict) else {}
+
+
+def takes_upload(spec: list[Any]) -> bool:
+    return bool(options_of(spec).get("image_upload"))
+
+
+def choices_of(spec: list[Any]) -> list[Any] | None:
+    """Of a combo, as older and newer nodes write it; None for another input."""
+    if isinstance(spec[0], list):
+        return spec[0]
+    return options_of(spec).get("options") if spec[0] == "COMBO" else None
+
+
+def fitted(value: Any, spec: list[Any]) -> Any:
+    """A value, or the text of one, as the input's type. Raises Unfit."""
+    choices, kind, options = choices_of(spec), spec[0], options_of(spec)
+    if choices is not None:
+        for choice in choices:
+            if value == choice or str(value) == str(choice):
+                return choice
+        raise Unfit(f"got {value!r}, allowed are {allowed(choices)}")
+    if kind in ("INT", "FLOAT"):
+        return _number(value, kind, options)
+    if kind == "BOOLEAN":
+        known = {"true": True, "1": True, "false": False, "0": False}
+        if str(value).lower() in known:
+            return known[str(value).lower()]
+        raise Unfit(f"got {value!r}, expected true or false")
+    if kind == "STRING":
+        if not isinstance(value, str):
+            raise Unfit(f"got {value!r}, expected a text")
+        return inside(value, spec)
+    raise Unfit(f"takes a connection ({kind}), not a value")
+
+
+def _number(value: Any, kind: str, options: Mapping[str, Any]) -> int | float:
+    low, high = options.get("min", -math.inf), options.get("max", math.inf)
+    expected = f"{'a whole number' if kind == 'INT' else 'a number'} from {low} to {high}"
+    try:
+        if isinstance(value, bool):
+            raise ValueError
+        number = float(value)
+        if kind == "INT":
+            # Large seeds do not survive as floats.
+            number = int(value) if isinstance(value, str) else value
+            if number != int(number):
+                raise ValueError
+            number = int(number)
+        if not (low <= number <= high and math.isfinite(number)):
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
+        raise Unfit(f"got {value!r}, expected {expected}") from None
+    return number
+
+
+def inside(value: str, spec: list[Any]) -> str:
+    """Texts of one line may be names of files; those stay where the server keeps its own."""
+    if not options_of(spec).get("multiline") and LEAVES.search(value):
+        raise Unfit(f"got {value!r}, which leads out of a folder; expected a name")
+    return value
+
+
+def check_graph(graph: Graph, described: Described) -> list[Problem]:
+    """What of the workflow a server cannot run, before any row is put in."""
+    problems = []
+    for node, data in graph.items():
+        column = f"{title(graph, node)} (node {node} of the workflow)"
+        if not described.get(data["class_type"]):
+            text = f"the server has no node {data['class_type']}; install its pack there"
+            problems.append(Problem(None, column, text))
+            continue
+        for name, value in data["inputs"].items():
+            spec = spec_of(described, data["class_type"], name)
+            if spec is None or is_link(value):
+                continue
+            try:
+                _check_own(value, spec)
+            except Unfit as error:
+                problems.append(Problem(None, f"{column}, {name}", str(error)))
+    return problems
+
+
+def _check_own(value: Any, spec: list[Any]) -> None:
+    if takes_upload(spec):
+        # Core's LoadImage joins it to a folder and asks no more.
+        inside(str(value), ["STRING"])
+    else:
+        fitted(value, spec)
+
+
+def checked_target(graph: Graph, described: Described, target: Target) -> list[Any]:
+    """The description of an input that a column names. Raises Unfit."""
+    class_type = graph[target.node]["class_type"]
+    spec = spec_of(described, class_type, target.input)
+    if spec is None:
+        known = allowed(input_names(described, class_type), 40)
+        raise Unfit(f"{class_type} has no input {target.input}; it has {known}")
+    link = graph[target.node]["inputs"].get(target.input)
+    if is_link(link):
+        raise Unfit(f"comes from {title(graph, link[0])} (node {link[0]}); name an input of that")
+    return spec
+
+
+def differences(first: Described, other: Described) -> list[str]:
+    """Classes whose inputs two servers describe differently, their pictures set aside."""
+    return [name for name in first if _compared(first[name]) != _compared(other.get(name))]
+
+
+def _compared(node: Any) -> Any:
+    if not node:
+        return None
+    groups = node.get("input", {})
+    return {
+        (group, name): None if takes_upload(list(spec)) else spec
+        for group in ("required", "optional")
+        for name, spec in groups.get(group, {}).items()
+    }

@@ -1,0 +1,25 @@
+# python examples/api/first.py 127.0.0.1:8188 PHOTO: a picture of somebody, by the ComfyUI there.
+import json
+import sys
+from pathlib import Path
+
+import requests
+import websocket
+from tqdm import tqdm
+
+server, *photos = sys.argv[1:]
+workflow = json.loads(Path("workflows/api/01_start_here.json").read_text())
+node = {one["_meta"]["title"]: one for one in workflow.values()}
+for title, photo in zip(sorted(t for t in node if t[:5] == "Photo"), photos, strict=True):
+    image = {"image": (f"{title}.png", Path(photo).read_bytes())}
+    sent = requests.post(f"http://{server}/upload/image", files=image).json()
+    node[title].update(class_type="LoadImage", inputs={"image": sent["name"]})
+node["Positive prompt"]["inputs"]["text"] = "a portrait of an elder, smiling, upright"
+node["KSampler"]["inputs"]["seed"] = 7
+events = websocket.create_connection(f"ws://{server}/ws?clientId=first")
+requests.post(f"http://{server}/prompt", json={"prompt": workflow, "client_id": "first"})
+for event in map(json.loads, tqdm(events)):
+    for image in (event["data"].get("output") or {}).get("images", ()):
+        Path(image["filename"]).write_bytes(requests.get(f"http://{server}/view", image).content)
+    if event["type"] in ("execution_success", "execution_error"):
+        break

@@ -1,0 +1,35 @@
+"""Two servers for every test of this folder, a list of 60 rows, and what one server makes of it."""
+
+import pytest
+from support.automation import draw_people, run, start_servers, write_grid
+
+pytest.importorskip("pyarrow", reason="automation/ needs pyarrow")
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory):
+    with start_servers(tmp_path_factory.mktemp("servers"), 2) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("list")
+    draw_people(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def grid(folder):
+    """5 people x 6 prompts x 2 seeds."""
+    return write_grid(folder / "grid.yaml")
+
+
+@pytest.fixture(scope="session")
+def whole(grid, servers, tmp_path_factory):
+    """The folder of a run without any fault, what was said, and what the server counted."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    before = servers[0].get("/seen")
+    told = run(grid, out, servers[:1], "--looks")
+    after = servers[0].get("/seen")
+    return out, told, {name: after[name] - before[name] for name in after}

@@ -1,0 +1,170 @@
+"""A list of 60 rows, with one server, with two, and with what may befall them."""
+
+import json
+import os
+import signal
+
+import pyarrow.parquet
+import pytest
+from PIL import Image
+from support.automation import (
+    PEOPLE,
+    PHOTOS,
+    PROMPTS,
+    ROWS,
+    SEEDS,
+    STEPS,
+    ids_once,
+    journal,
+    pictures,
+    run,
+    said,
+    start,
+    start_servers,
+    wait_for_pictures,
+    write_grid,
+)
+
+pytestmark = pytest.mark.server
+
+
+def test_photos_go_through_the_reference_net_once_per_person_and_step(whole):
+    _, told, counted = whole
+    assert counted == {"prompts": ROWS, "passes": PEOPLE * PHOTOS * STEPS}
+    assert f"features were known already for {ROWS - PEOPLE} of them" in told
+
+
+def test_the_table_has_every_row_with_its_values_and_scores(whole):
+    out, _, _ = whole
+    rows = pyarrow.parquet.read_table(out / "results.parquet").to_pylist()
+    assert [row["row"] for row in rows] == list(range(1, ROWS + 1))
+    assert len({row["id"] for row in rows}) == ROWS
+    asked = [(f"person_{n}", p, s) for n in range(PEOPLE) for p in PROMPTS for s in SEEDS]
+    assert [(row["person"], row["prompt"], row["seed"]) for row in rows] == asked
+    for row in rows:
+        assert (out / row["file"]).is_file() and row["KSampler.steps"] == STEPS
+        assert row["seconds"] > 0 and row["tries"] == 1 and row["error"] is None
+        assert -1 <= row["likeness"] <= 1 and row["looks_most_like"].startswith("person_")
+        assert row["identified"] == (row["looks_most_like"] == row["person"])
+        assert row["clip"] is None
+    assert {row["server"] for row in rows} == {journal(out)[0]["server"]}
+    assert sum(row["identified"] for row in rows) > ROWS / PEOPLE  # better than by chance
+    assert "Agreement with the prompt is left out: --clip" in (out / "summary.txt").read_text()
+
+
+def test_pictures_carry_their_workflow_and_row_and_no_path(whole, folder):
+    out, _, _ = whole
+    for path in (out / "pictures").iterdir():
+        with Image.open(path) as picture:
+            row, workflow = picture.info["flashface_row"], picture.info["prompt"]
+        told = json.loads(row)
+        assert told["id"] == path.stem
+        assert told["prompt"] in PROMPTS and told["prompt"] in workflow
+        assert len(told["photos"]) == 1 and len(told["photos"][0]) == PHOTOS
+        for text in (row, workflow):
+            assert str(folder) not in text and str(out) not in text and "people/" not in text
+
+
+def test_there_is_a_contact_sheet_of_every_person(whole):
+    out, _, _ = whole
+    sheets = sorted((out / "sheets").iterdir())
+    assert [sheet.stem[4:] for sheet in sheets] == [f"person_{n}" for n in range(PEOPLE)]
+    for sheet in sheets:
+        with Image.open(sheet) as picture:
+            assert picture.width > 6 * 192 and picture.height > 3 * 192
+
+
+def test_what_is_done_is_not_done_again(whole, grid, servers):
+    out, _, _ = whole
+    before = servers[0].get("/seen")["prompts"]
+    times = {path: path.stat().st_mtime_ns for path in (out / "pictures").iterdir()}
+    told = run(grid, out, servers[:1])
+    assert f"{ROWS} of {ROWS} pictures are there." in told
+    assert servers[0].get("/seen")["prompts"] == before
+    assert {path: path.stat().st_mtime_ns for path in (out / "pictures").iterdir()} == times
+
+
+@pytest.fixture(scope="module")
+def victim(tmp_path_factory):
+    with start_servers(tmp_path_factory.mktemp("victim"), 1) as (server,):
+        yield server
+
+
+def test_a_server_that_stops_answering_loses_nothing(whole, folder, servers, victim, tmp_path):
+    out = tmp_path / "out"
+    some = write_grid(folder / "some.yaml", prompts=PROMPTS[:2])
+    process = start(some, out, [servers[1], victim], "--patience", "2")
+    wait_for_pictures(out, 4)
+    os.kill(victim._process.pid, signal.SIGSTOP)
+    try:
+        assert process.wait(120) == 0, said(out)
+    finally:
+        os.kill(victim._process.pid, signal.SIGCONT)
+    assert f"{victim.url} is lost" in said(out)
+    assert len(ids_once(out)) == PEOPLE * 2 * len(SEEDS)
+    assert pictures(out).items() <= pictures(whole[0]).items()
+
+
+def test_a_server_that_is_killed_loses_and_repeats_no_finished_row(
+    whole, grid, servers, victim, tmp_path
+):
+    out = tmp_path / "out"
+    before = servers[1].get("/seen")["passes"]
+    process = start(grid, out, [servers[1], victim])
+    wait_for_pictures(out, 12)
+    victim._process.kill()
+    assert process.wait(120) == 0, said(out)
+    assert f"{victim.url} is lost" in said(out)
+    assert len(ids_once(out)) == ROWS
+    assert {entry["server"] for entry in journal(out)} == {servers[1].url, victim.url}
+    assert pictures(out) == pictures(whole[0])
+    # Whoever is with another person first is computed there alone.
+    assert servers[1].get("/seen")["passes"] - before <= PEOPLE * PHOTOS * STEPS
+
+
+def test_a_killed_command_goes_on_with_the_missing_rows_alone(whole, grid, servers, tmp_path):
+    out = tmp_path / "out"
+    process = start(grid, out, servers)
+    wait_for_pictures(out, 20)
+    process.kill()
+    process.wait()
+    there = pictures(out)
+    times = {name: (out / "pictures" / name).stat().st_mtime_ns for name in there}
+    told = run(grid, out, servers)
+    assert f"{ROWS - len(there)} were made now" in told
+    assert {name: (out / "pictures" / name).stat().st_mtime_ns for name in there} == times
+    assert len(ids_once(out)) >= ROWS - 1  # one may have been written and not yet noted
+    assert pictures(out) == pictures(whole[0])
+    assert not list((out / "pictures").glob("*.part"))
+
+
+def test_a_polite_stop_leaves_no_prompt_behind(grid, servers, tmp_path):
+    out = tmp_path / "out"
+    process = start(grid, out, servers)
+    wait_for_pictures(out, 2)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130, said(out)
+    assert "Stopped; the same command goes on" in said(out)
+    for server in servers:
+        assert server.get("/queue")["queue_pending"] == []
+
+
+def test_rows_that_fail_end_in_the_report_with_what_comfyui_says(folder, servers, tmp_path):
+    out = tmp_path / "out"
+    lines = [
+        {"photos": "people/person_0/*", "prompt": PROMPTS[0], "seed": 1, "KSampler.steps": 1},
+        {"photos": "people/person_0/*", "prompt": PROMPTS[0], "seed": 2, "KSampler.steps": 1},
+    ]
+    # Wholly outside of the picture: known only when it runs.
+    lines[1]["FlashFace Identity Place.x"] = 1.0
+    manifest = folder / "failing.jsonl"
+    manifest.write_text("\n".join(map(json.dumps, lines)))
+    told = run(manifest, out, servers, "--tries", "2", code=1)
+    (row,) = [row for row in _table(out) if row["error"]]
+    assert row["row"] == 2 and row["tries"] == 2 and row["file"] is None
+    assert row["error"].startswith("node 6 (FlashFaceIdentityPlace): The place of the face is out")
+    assert "1 of 2 pictures are there." in told and row["error"] in told
+
+
+def _table(out):
+    return pyarrow.parquet.read_table(out / "results.parquet").to_pylist()

@@ -1,0 +1,141 @@
+"""Lists of drawn people, small pictures, and the command that makes them."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import yaml
+
+from .server import WORKFLOWS
+from .tools import ROOT, load_tool
+
+WORKFLOW = WORKFLOWS / "api" / "01_start_here.json"
+PEOPLE, PHOTOS, STEPS, SIDE = 5, 2, 1, 64
+SEEDS = (1, 2)
+PROMPTS = tuple(
+    f"a portrait of {who}, upright"
+    for who in (
+        "an adult, smiling",
+        "an adult, neutral, in a forest",
+        "a child, smiling, by the sea",
+        "a child, surprised",
+        "an elder, neutral, in a library",
+        "an elder, smiling, in a city",
+    )
+)
+ROWS = PEOPLE * len(PROMPTS) * len(SEEDS)
+SMALL = {"KSampler.steps": STEPS, "Picture size.width": SIDE, "Picture size.height": SIDE}
+
+# A custom node pack that counts what goes through the ReferenceNet: a photo at a step is one.
+COUNTER = """
+import sys
+from aiohttp import web
+from server import PromptServer
+
+seen = {"passes": 0, "prompts": 0}
+
+def watch(data):
+    seen["prompts"] += 1
+    for name, module in list(sys.modules.items()):
+        network = getattr(module, "ReferenceNetwork", None)
+        if name.endswith("flashface_core.flashface.reference_net") and not hasattr(network, "seen"):
+            inner = network.keys_values
+            def counted(self, latents, *rest, inner=inner):
+                seen["passes"] += len(latents)
+                return inner(self, latents, *rest)
+            network.keys_values, network.seen = counted, True
+    return data
+
+@PromptServer.instance.routes.get("/seen")
+async def tell(request):
+    return web.json_response(seen)
+
+PromptServer.instance.add_on_prompt_handler(watch)
+NODE_CLASS_MAPPINGS = {}
+"""
+
+
+@contextmanager
+def start_servers(folder: Path, count: int):
+    """ComfyUIs with the tiny models, the CPU and a counter each."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    tool = load_tool("comfy_server")
+    bases = [folder / f"server_{number}" for number in range(count)]
+    for base in bases:
+        pack = base / "custom_nodes" / "counter"
+        pack.mkdir(parents=True)
+        (pack / "__init__.py").write_text(COUNTER)
+    with ExitStack() as stack, ThreadPoolExecutor(count) as pool:
+        servers = [tool.ComfyServer(base, cpu=True) for base in bases]
+        yield list(pool.map(stack.enter_context, servers))
+
+
+def draw_people(folder: Path, people: int = PEOPLE) -> None:
+    """A folder of photos for each, as `people/person_0`."""
+    for number, photos in enumerate(load_tool("toy_people").draw_photos(2, people)):
+        own = folder / "people" / f"person_{number}"
+        own.mkdir(parents=True)
+        for place, photo in enumerate(photos[:PHOTOS]):
+            photo.save(own / f"{place}.png")
+
+
+def write_grid(path: Path, people="people/*", prompts=PROMPTS, seeds=SEEDS, **more) -> Path:
+    grid = {"people": people, "prompts": list(prompts), "seeds": list(seeds)}
+    values = {**SMALL, **more}
+    path.write_text(yaml.safe_dump(grid | {name: [value] for name, value in values.items()}))
+    return path
+
+
+def command(manifest: Path, out: Path, servers, *more: str, module: str = "run") -> list[str]:
+    line = [sys.executable, "-m", f"automation.{module}", str(manifest), "--out", str(out)]
+    line += [] if "--workflow" in more else ["--workflow", str(WORKFLOW)]
+    for server in servers:
+        line += ["--server", getattr(server, "url", server)]
+    return [*line, *more]
+
+
+def run(manifest: Path, out: Path, servers, *more: str, code: int = 0, module: str = "run") -> str:
+    """What it says."""
+    line = command(manifest, out, servers, *more, module=module)
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == code, done.stderr
+    return done.stderr
+
+
+def start(manifest: Path, out: Path, servers, *more: str, module: str = "run"):
+    """The command in a process, whose words go to `said.txt` beside its folder."""
+    said = out.with_suffix(".said").open("wb")
+    line = command(manifest, out, servers, *more, module=module)
+    return subprocess.Popen(line, cwd=ROOT, stdout=said, stderr=said)
+
+
+def said(out: Path) -> str:
+    return out.with_suffix(".said").read_text(errors="replace")
+
+
+def pictures(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (out / "pictures").glob("*.png")}
+
+
+def wait_for_pictures(out: Path, count: int, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while len(list((out / "pictures").glob("*.png"))) < count:
+        assert time.monotonic() < deadline, f"no {count} pictures\n{said(out)}"
+        time.sleep(0.05)
+
+
+def journal(out: Path) -> list[dict]:
+    every = [path.read_text().splitlines() for path in sorted(out.glob("journal*.jsonl"))]
+    return [json.loads(line) for lines in every for line in lines]
+
+
+def ids_once(out: Path) -> list[str]:
+    """Of rows that ended well; nobody's twice."""
+    ids = [entry["id"] for entry in journal(out) if entry["error"] is None]
+    assert len(ids) == len(set(ids))
+    return ids
