@@ -2,7 +2,7 @@
 
     .comfy/venv/bin/python tools/locales.py > todo.json    # English anew, and what to translate
     .comfy/venv/bin/python tools/locales.py --fill todo.json    # when the Chinese stands in it
-    .comfy/venv/bin/python tools/locales.py --translated README.md web/docs/FlashFaceApply.md
+    .comfy/venv/bin/python tools/locales.py --translated web/docs/FlashFaceApply.md
 
 English is what the nodes' schemas say. Beside a translation stands in source.json from which
 English each string was made, and in pages.json from which sections each page, so that one that is
@@ -175,7 +175,9 @@ def pages() -> dict[str, Path]:
     """English pages with the path of their translation."""
     help_pages = sorted((REPO / "web" / "docs").glob("*.md"))
     found = {page: page.with_suffix("") / f"{CHINESE}.md" for page in help_pages}
-    found[REPO / "README.md"] = REPO / f"README.{CHINESE}.md"
+    readme = REPO / f"README.{CHINESE}.md"
+    if readme.exists():
+        found[REPO / "README.md"] = readme
     return {page.relative_to(REPO).as_posix(): path for page, path in found.items()}
 
 

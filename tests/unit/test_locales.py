@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import re
 
 import pytest
 from flashface_pack.nodes import FlashFaceExtension
-from support.tools import load_tool
+from support.tools import ROOT, load_tool
 
 locales = load_tool("locales")
+PAGES = locales.pages()
 HELP = "run .comfy/venv/bin/python tools/locales.py, whose first lines say how to go on"
 
 
@@ -102,3 +104,28 @@ def test_a_name_with_a_dot_stays_one_step_of_the_way():
         "nodeDefs.D.outputs.1.tooltip": "A person.",
         "main.dataTypes.FACE_IDENTITY": "FACE_IDENTITY",
     }
+
+
+def test_every_page_has_a_translation_made_from_the_sections_it_has_now():
+    assert len(PAGES) >= len(NODES)
+    assert locales.pages_to_do() == {}, HELP
+
+
+def parts(text: str) -> list[str]:
+    """Headings, rows of tables and entries of lists, without their words."""
+    found = [re.match(r"#+ |\||- |[0-9]+\. |    [^ ]", line) for line in text.splitlines()]
+    return [match.group().strip() for match in found if match]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_translated_page_has_the_same_parts(page):
+    english, chinese = ROOT / page, PAGES[page]
+    if chinese.exists():
+        found = parts(chinese.read_text(encoding="utf-8"))
+        assert found == parts(english.read_text(encoding="utf-8"))
+
+
+def test_a_changed_section_of_a_page_is_found():
+    before = locales.sections("# A\n\none\n\n## B\n\ntwo\n")
+    after = locales.sections("# A\n\none\n\n## B\n\nthree\n")
+    assert [title for title in before if before[title] != after[title]] == ["## B"]
