@@ -38,7 +38,8 @@ PINS = {
         "accelerate==1.15.0",  # training/
         "comfy-api-simplified==1.6.0",  # examples/api/
         "comfy-cli==1.23.0",
-        "pyarrow==26.0.1",  # automation/
+        "pyarrow==25.0.1; python_version < '3.11'",  # automation/
+        "pyarrow==26.0.1; python_version >= '3.11'",
         "ray[data]==2.60.0",
         "matplotlib==3.10.9; python_version < '3.11'",  # training/
         "matplotlib==3.11.2; python_version >= '3.11'",

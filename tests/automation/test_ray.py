@@ -7,7 +7,14 @@ import time
 import psutil
 import pyarrow.parquet
 import pytest
-from support.automation import ROWS, ids_once, pictures, said, start, wait_for_pictures
+from support.automation import (
+    ROWS,
+    assert_same_pictures,
+    ids_once,
+    said,
+    start,
+    wait_for_pictures,
+)
 from support.tools import load_tool
 
 pytestmark = pytest.mark.server
@@ -26,7 +33,7 @@ def test_two_actors_of_which_one_is_killed_make_the_same_pictures(whole, grid, t
     assert process.wait(240) == 0, said(out)
     assert len(ids_once(out)) == ROWS
     assert len({path.name for path in out.glob("journal_*.jsonl")}) >= 2
-    assert pictures(out) == pictures(whole[0])
+    assert_same_pictures(out, whole[0])
     ours, plain = (
         pyarrow.parquet.read_table(folder / "results.parquet").to_pylist()
         for folder in (out, whole[0])

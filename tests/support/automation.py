@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import yaml
+from PIL import Image, ImageChops
 
 from .server import WORKFLOWS
 from .tools import ROOT, load_tool
@@ -120,6 +121,22 @@ def said(out: Path) -> str:
 
 def pictures(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (out / "pictures").glob("*.png")}
+
+
+def assert_same_pictures(out: Path, expected: Path) -> None:
+    """To the last byte; says which rows differ, and by how much."""
+    found, wanted = pictures(out), pictures(expected)
+    assert found.keys() == wanted.keys()
+    told = []
+    for name in sorted(name for name in found if found[name] != wanted[name]):
+        with (
+            Image.open(out / "pictures" / name) as a,
+            Image.open(expected / "pictures" / name) as b,
+        ):
+            row = json.loads(a.info["flashface_row"])
+            most = max(high for _, high in ImageChops.difference(a, b).getextrema())
+        told.append(f"{row['person']}, {row['prompt']}, seed {row['seed']}: {most} of 255")
+    assert not told, "\n".join(told)
 
 
 def wait_for_pictures(out: Path, count: int, seconds: float = 120) -> None:
