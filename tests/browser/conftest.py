@@ -11,12 +11,15 @@ import pytest
 from support.browser import LOOKS, NODES_2, complaints, frontend, load_page
 from support.server import SHIPPED, rule_server
 
+OLDEST = "1.32.9"
 NAMES = ("chromium", "google-chrome", "chromium-browser")
 
 
 def pytest_generate_tests(metafunc):
     if "opened" in metafunc.fixturenames:
-        pairs = list(itertools.product(SHIPPED, LOOKS))
+        # Who has ComfyUI 0.3.75's own frontend draws on the canvas: its "Nodes 2.0" was a preview.
+        looks = LOOKS[:1] if frontend() == OLDEST else LOOKS
+        pairs = list(itertools.product(SHIPPED, looks))
         ids = [f"{name}-{frontend()}-{look}" for name, look in pairs]
         metafunc.parametrize(("name", "look"), pairs, ids=ids, scope="module")
     elif "look" in metafunc.fixturenames:

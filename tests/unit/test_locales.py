@@ -113,16 +113,15 @@ def test_every_page_has_a_translation_made_from_the_sections_it_has_now():
 
 def parts(text: str) -> list[str]:
     """Headings, rows of tables and entries of lists, without their words."""
-    found = [re.match(r"#+ |\||- |[0-9]+\. |    [^ ]", line) for line in text.splitlines()]
-    return [match.group().strip() for match in found if match]
+    found = [re.match(r"#+ |\||- |[0-9]+\. |    (?=[^ ])", line) for line in text.splitlines()]
+    return [match.group() for match in found if match]
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_translated_page_has_the_same_parts(page):
     english, chinese = ROOT / page, PAGES[page]
-    if chinese.exists():
-        found = parts(chinese.read_text(encoding="utf-8"))
-        assert found == parts(english.read_text(encoding="utf-8"))
+    found = parts(chinese.read_text(encoding="utf-8"))
+    assert found == parts(english.read_text(encoding="utf-8"))
 
 
 def test_a_changed_section_of_a_page_is_found():
