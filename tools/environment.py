@@ -36,7 +36,7 @@ PINS = {
     "tools": [
         "requests",  # imported by ComfyUI, missing in its requirements.txt
         "accelerate==1.15.0",  # training/
-        "comfy-api-simplified==1.6.0",  # examples/api/
+        "comfy-api-simplified==1.6.0",  # api_examples/
         "comfy-cli==1.23.0",
         "pyarrow==25.0.1; python_version < '3.11'",  # automation/
         "pyarrow==26.0.1; python_version >= '3.11'",

@@ -1,4 +1,4 @@
-"""The scripts of examples/api against a real server, as README and docs/AUTOMATION.md call them."""
+"""The scripts of api_examples against a real server, as README and docs/AUTOMATION.md call them."""
 
 import importlib.util
 import os
@@ -11,7 +11,7 @@ from PIL import Image
 from support.tools import ROOT
 
 pytestmark = pytest.mark.server
-EXAMPLES = ROOT / "examples" / "api"
+EXAMPLES = ROOT / "api_examples"
 
 
 @pytest.fixture

@@ -91,7 +91,7 @@ def complaint(node, given) -> str:
 
 
 def test_every_node_has_the_check_and_every_number_its_limits():
-    assert len(NODES) == 24 and len(WIDGETS) > 40
+    assert len(NODES) == 26 and len(WIDGETS) > 40
     for widget in NUMBERS.values():
         assert widget.input.min < widget.input.max
 

@@ -19,7 +19,7 @@ MOST = 36_000_000  # bytes: the tiny models that the nodes load are 38 million, 
 # Between them they load every file of tiny_models/.
 RUN = (TINY, "toy_face2diffusion", "toy_style_portrait", "toy_face_fusion")
 MADE_FOR_A_CLONE = {"training", "tests", "support", "demo", "toy_people"}
-MADE_FOR_A_CLONE |= {"shipped_pictures", "canvas", "workflow_parts", "automation", "examples"}
+MADE_FOR_A_CLONE |= {"shipped_pictures", "canvas", "workflow_parts", "automation", "api_examples"}
 
 
 def listed(*options: str) -> set[str]:
@@ -67,7 +67,7 @@ def test_it_is_no_larger_than_what_the_nodes_load(base, unpacked):
     models = {path.suffix for path in (unpacked / "tiny_models").rglob("*") if path.is_file()}
     assert models == {".safetensors", ".md", ".png"}
     assert not (unpacked / "tiny_models" / "probes.safetensors").exists()
-    left_out = {"automation", "examples", "tests", "training", ".ci", ".github"}
+    left_out = {"automation", "api_examples", "tests", "training", ".ci", ".github"}
     assert not {path.name for path in unpacked.iterdir()} & left_out
 
 

@@ -90,6 +90,12 @@ def _imported(module: tuple[str, ...], path: Path) -> set[tuple[str, ...]]:
     return found - {module}
 
 
+def test_no_folder_hides_the_gallery():
+    """Core takes the first of these names for a pack's templates, and serves no second one."""
+    names = ("example_workflows", "example", "examples", "workflow", "workflows")
+    assert [name for name in names if (ROOT / name).exists()] == ["workflows"]
+
+
 def test_the_pack_declares_the_same_requirements_in_both_files():
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     assert not [line for line in lines if line.strip() and not line.startswith("#")]
@@ -103,7 +109,7 @@ def test_python_files_are_ascii():
 
 
 def test_the_pack_needs_nothing_of_what_a_clone_has_besides():
-    optional = {"automation", "benchmarks", "examples", "training", "toy_world", "tools"}
+    optional = {"automation", "api_examples", "benchmarks", "training", "toy_world", "tools"}
     for folder in ("flashface_core", "nodes"):
         for path in (ROOT / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):

@@ -1,4 +1,4 @@
-# python examples/api/first.py 127.0.0.1:8188 PHOTO: a picture of somebody, by the ComfyUI there.
+# python api_examples/first.py 127.0.0.1:8188 PHOTO: a picture of somebody, by the ComfyUI there.
 import json
 import sys
 from pathlib import Path

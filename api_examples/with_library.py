@@ -1,6 +1,6 @@
 """The same with a client library: pip install comfy-api-simplified.
 
-python examples/api/with_library.py 127.0.0.1:8188 PHOTO
+python api_examples/with_library.py 127.0.0.1:8188 PHOTO
 """
 
 import sys
