@@ -1,4 +1,4 @@
-"""Two servers for every test of this folder, a list of 60 rows, and what one server makes of it."""
+"""Two servers for every file of this folder, a list of 60 rows, and what one server makes of it."""
 
 import pytest
 from support.automation import draw_people, run, start_servers, write_grid
@@ -6,7 +6,9 @@ from support.automation import draw_people, run, start_servers, write_grid
 pytest.importorskip("pyarrow", reason="automation/ needs pyarrow")
 
 
-@pytest.fixture(scope="session")
+# Of a file's own: a photo that a server has seen with others before is passed alone the next time,
+# which moves the last bits of a person's pictures.
+@pytest.fixture(scope="module")
 def servers(tmp_path_factory):
     with start_servers(tmp_path_factory.mktemp("servers"), 2) as servers:
         yield servers
@@ -25,7 +27,7 @@ def grid(folder):
     return write_grid(folder / "grid.yaml")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def whole(grid, servers, tmp_path_factory):
     """The folder of a run without any fault, what was said, and what the server counted."""
     out = tmp_path_factory.mktemp("whole") / "out"
