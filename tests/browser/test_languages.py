@@ -1,4 +1,4 @@
-"""ComfyUI's page in Chinese: our nodes' names and tooltips, beside core's own."""
+"""ComfyUI's page in Chinese: our nodes' names, beside core's own."""
 
 import json
 
@@ -26,6 +26,7 @@ ADDED = """async (types) => {
         title: node.title,
         inputs: Object.fromEntries((node.inputs ?? []).map((slot) => [slot.name, shown(slot)])),
         outputs: (node.outputs ?? []).map((slot) => [slot.name, slot.type, shown(slot)]),
+        labels: Object.fromEntries((node.widgets ?? []).map((w) => [w.name, w.label ?? null])),
         values: (node.widgets ?? []).filter((w) => w.type === 'combo').map((w) => w.value),
     }))
 }"""
@@ -43,13 +44,17 @@ CORE = {
 def chinese(pages, look, server):
     if tuple(map(int, frontend().split(".")[:2])) < (1, 33):
         pytest.skip("this frontend forgets packs' translations when it loads its own language")
-    server.post("/settings/Comfy.Locale", "zh")
-    server.post(f"/settings/{NODES_2}", look == "nodes2")
+    before = server.get("/settings")
     page = pages[look].context.new_page()
-    load_page(page, server)
-    yield page
-    page.close()
-    server.post("/settings/Comfy.Locale", "en")
+    try:
+        server.post("/settings/Comfy.Locale", "zh")
+        server.post(f"/settings/{NODES_2}", look == "nodes2")
+        load_page(page, server)
+        yield page
+    finally:
+        page.close()
+        server.post("/settings/Comfy.Locale", "en")
+        server.post(f"/settings/{NODES_2}", before.get(NODES_2, False))
 
 
 def test_nodes_are_called_in_chinese_as_core_calls_its_own(chinese, tmp_path):
@@ -69,6 +74,10 @@ def test_nodes_are_called_in_chinese_as_core_calls_its_own(chinese, tmp_path):
             elif kind in TYPES:
                 assert shown == TYPES[kind]
     assert added["FlashFaceGuidance"]["values"] == ["custom"]  # is sent, so it stays as it is
+    # web/js/flashface.js renames widgets, and gives their names back.
+    renamed = {"FlashFaceGuidance": "feature_strength", "FlashFaceLoader": "model_name"}
+    for node, widget in renamed.items():
+        assert added[node]["labels"][widget] == ZH[node]["inputs"][widget]["name"]
     for name, inputs in CORE.items():
         for input_name in inputs:
             assert called[input_name] == added[name]["inputs"][input_name], input_name

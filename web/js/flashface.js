@@ -31,6 +31,15 @@ function colour() {
     app.canvas?.setDirty(true, true);
 }
 
+// What a widget is called in the user's language, before anything here renamed it.
+const NAMES = new WeakMap();
+
+function rename(widget, makeLabel) {
+    if (!NAMES.has(widget)) NAMES.set(widget, widget.label);
+    const name = NAMES.get(widget);
+    widget.label = makeLabel?.(name ?? widget.name) ?? name;
+}
+
 // Widgets that a preset overrides are greyed out and carry its number beside their name.
 function showPreset(node, presets) {
     const preset = node.widgets?.find((widget) => widget.name === "preset");
@@ -42,7 +51,7 @@ function showPreset(node, presets) {
             if (!names) continue;
             const number = numbers[widget.name];
             widget.disabled = number !== undefined;
-            widget.label = number === undefined ? undefined : `${number} (preset) ${widget.name}`;
+            rename(widget, number === undefined ? null : (name) => `${number} (preset) ${name}`);
         }
         node.setDirtyCanvas?.(true, true);
     };
@@ -68,7 +77,7 @@ function showEmpty(node) {
         if (!advice) continue;
         const values = widget.options?.values;
         const isEmpty = Array.isArray(values) && values.length === 1 && values[0] === "none";
-        widget.label = isEmpty ? advice : undefined;
+        rename(widget, isEmpty ? () => advice : null);
     }
     node.setDirtyCanvas?.(true, true);
 }
