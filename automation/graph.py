@@ -87,12 +87,7 @@ def saves(graph: Graph) -> list[str]:
 
 def pruned(graph: Graph) -> Graph:
     """What the saved pictures are made of, and nothing that shows or writes anything else."""
-    needed, look = set(), saves(graph)
-    while look:
-        node = look.pop()
-        if node not in needed:
-            needed.add(node)
-            look += [link[0] for link in links(graph[node]).values()]
+    needed = {node for end in saves(graph) for node in _upstream(graph, end)}
     return {node: graph[node] for node in graph if node in needed}
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from canvas import Canvas, Group
+from collections.abc import Sequence
+
+from canvas import Canvas, Group, Node
 from workflow_parts import (
     NEGATIVE,
     QUALITY,
     SIZE,
+    Applied,
+    Models,
+    Prompts,
     appended,
     applied,
     decode,
@@ -33,6 +38,28 @@ POSES = {
 }
 
 
+def lay_above_people(
+    canvas: Canvas,
+    of: Models,
+    faces: Node,
+    words: Prompts,
+    face: Applied,
+    latent: Node,
+    people: Sequence[Sequence[Node]],
+) -> None:
+    """The picture, and everything laid out; in columns below it who it is of."""
+    drawn = picture(canvas, of, words, face, latent["LATENT"])
+    canvas.lay(
+        [
+            Group("1. Models", [[*of.nodes, faces]]),
+            Group("3. Prompts", [words.nodes]),
+            Group("4. FlashFace", face.columns),
+            Group("5. Picture", [[latent, *drawn.steps], [drawn.saved]]),
+        ],
+        [Group("2. Who", people)],
+    )
+
+
 def portrait(canvas: Canvas) -> None:
     of, faces = models(canvas), detector(canvas)
     photos = [photo(canvas, f"Photo {n}") for n in range(1, 5)]
@@ -44,21 +71,8 @@ def portrait(canvas: Canvas) -> None:
     )
     crops = show(canvas, people[-1]["faces"], "Face crops of the last photo")
     face = applied(canvas, people[-1]["FACE_IDENTITY"], of, words.negative, place={})
-    latent = size(canvas)
-    drawn = picture(canvas, of, words, face, latent["LATENT"])
-    canvas.lay(
-        [
-            Group("1. Models", [[*of.nodes, faces]]),
-            Group("3. Prompts", [words.nodes]),
-            Group("4. FlashFace", face.columns),
-            Group("5. Picture", [[latent, *drawn.steps], [drawn.saved]]),
-        ],
-        [
-            Group(
-                "2. Who", [*([one, who] for one, who in zip(photos, people, strict=True)), [crops]]
-            ),
-        ],
-    )
+    pairs = [[one, who] for one, who in zip(photos, people, strict=True)]
+    lay_above_people(canvas, of, faces, words, face, size(canvas), [*pairs, [crops]])
 
 
 def change_age(canvas: Canvas) -> None:
@@ -128,17 +142,8 @@ def two_people(canvas: Canvas) -> None:
         canvas, "A photo of a man and a woman, side by side, in an autumn park", of.clip
     )
     face = applied(canvas, group["FACE_IDENTITY"], of, words.negative)
-    latent = size(canvas, 1024, 640)
-    drawn = picture(canvas, of, words, face, latent["LATENT"])
-    canvas.lay(
-        [
-            Group("1. Models", [[*of.nodes, faces]]),
-            Group("3. Prompts", [words.nodes]),
-            Group("4. FlashFace", face.columns),
-            Group("5. Picture", [[latent, *drawn.steps], [drawn.saved]]),
-        ],
-        [Group("2. Who", [[photos[0]], [people[0]], [photos[1]], [people[1]], [*places], [group]])],
-    )
+    who = [[photos[0]], [people[0]], [photos[1]], [people[1]], [*places], [group]]
+    lay_above_people(canvas, of, faces, words, face, size(canvas, 1024, 640), who)
 
 
 def mixing(canvas: Canvas) -> None:
@@ -152,17 +157,8 @@ def mixing(canvas: Canvas) -> None:
     )
     words = prompts(canvas, "A portrait photo of a 25 years old person, in a city", of.clip)
     face = applied(canvas, mix["FACE_IDENTITY"], of, words.negative, place={})
-    latent = size(canvas)
-    drawn = picture(canvas, of, words, face, latent["LATENT"])
-    canvas.lay(
-        [
-            Group("1. Models", [[*of.nodes, faces]]),
-            Group("3. Prompts", [words.nodes]),
-            Group("4. FlashFace", face.columns),
-            Group("5. Picture", [[latent, *drawn.steps], [drawn.saved]]),
-        ],
-        [Group("2. Who", [[photos[0]], [people[0]], [photos[1]], [people[1]], [mix]])],
-    )
+    who = [[photos[0]], [people[0]], [photos[1]], [people[1]], [mix]]
+    lay_above_people(canvas, of, faces, words, face, size(canvas), who)
 
 
 def best_of_n(canvas: Canvas) -> None:

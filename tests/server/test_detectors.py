@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from support.model_packs import make_model_pack, photograph
 from support.photographs import astronaut, group
-from support.server import start_server
+from support.server import IDENTITY, start_server
 from support.zoo import make_zoo
 
 pytestmark = pytest.mark.server
@@ -40,17 +40,7 @@ def server(tmp_path_factory):
 
 def workflow(name: str, detector: str = "mtcnn", model_pack: str = "none", **settings):
     """Photo to identity; the square faces and the preview are saved, as files of "4" and "5"."""
-    identity = dict(
-        image=["1", 0],
-        detector=["2", 0],
-        select="every face",
-        index=0,
-        crop_margin=0.0,
-        no_face="error",
-        weight=1.0,
-        reference_weight="as given",
-        name="",
-    )
+    identity = {**IDENTITY, "image": ["1", 0], "detector": ["2", 0], "select": "every face"}
     nodes = {
         "1": ("LoadImage", {"image": f"{name}.png"}),
         "2": ("FlashFaceDetectorLoader", {"detector": detector, "model_pack": model_pack}),

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageOps
 from support.face2diffusion import write_published, write_small
 from support.photographs import astronaut
-from support.server import start_server
+from support.server import IDENTITY, start_server
 
 pytestmark = pytest.mark.server
 
@@ -30,16 +30,7 @@ SMALL = {"mapping_name": "mapping_small.safetensors", "encoder_name": "msid_smal
 
 
 def workflow(photo: str = "one.png", detector: bool = True, **changed):
-    identity = dict(
-        image=["1", 0],
-        select="largest",
-        index=0,
-        crop_margin=0.0,
-        no_face="error",
-        weight=1.0,
-        reference_weight="as given",
-        name="",
-    )
+    identity = {**IDENTITY, "image": ["1", 0]}
     loader = {"mapping_name": "mapping.pt", "encoder_name": "msid.safetensors"}
     loader |= {key: changed.pop(key) for key in loader if key in changed}
     text = {"text": "a portrait of (sks:1.1), in a forest", "placeholder": "sks"} | changed

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from support.model_packs import photograph
-from support.server import start_server
+from support.server import IDENTITY, start_server
 
 pytestmark = [
     pytest.mark.server,
@@ -81,17 +81,7 @@ def workflow(name: str, **settings) -> dict:
         min_confidence=0.5,
         missing_frame_fallback="empty",
     )
-    identity = dict(
-        image=["1", 0],
-        boxes=["3", 1],
-        select="every face",
-        index=0,
-        crop_margin=0.0,
-        no_face="error",
-        weight=1.0,
-        reference_weight="as given",
-        name="",
-    )
+    identity = {**IDENTITY, "image": ["1", 0], "boxes": ["3", 1], "select": "every face"}
     nodes = {
         "1": ("LoadImage", {"image": f"{name}.png"}),
         "2": ("LoadMediaPipeFaceLandmarker", {"model_name": "by_rule.safetensors"}),

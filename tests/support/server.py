@@ -81,6 +81,17 @@ SIZES = {
     "GrowMask": ("expand",),
 }
 
+# What FlashFaceIdentity's widgets say at first, but for reference_weight.
+IDENTITY = dict(
+    select="largest",
+    index=0,
+    crop_margin=0.0,
+    no_face="error",
+    weight=1.0,
+    reference_weight="as given",
+    name="",
+)
+
 Workflow = dict[str, dict[str, Any]]
 
 
