@@ -11,6 +11,7 @@ from support.automation import (
     ROWS,
     assert_same_pictures,
     ids_once,
+    run,
     said,
     start,
     wait_for_pictures,
@@ -47,6 +48,28 @@ def test_two_actors_of_which_one_is_killed_make_the_same_pictures(whole, grid, t
     compared = ("id", "row", "person", "prompt", "seed", "file", "likeness", "identified")
     for name in compared:
         assert [row[name] for row in ours] == [row[name] for row in plain], name
+    no_server_is_left(base)
+
+
+def test_a_killed_command_goes_on_with_the_missing_rows_alone(whole, grid, tmp_path):
+    base, out = tmp_path / "base", tmp_path / "out"
+    load_tool("comfy_server").make_base(base)
+    more = ["--actors", "2", "--base", str(base), "--comfy-argument=--cpu"]
+    process = start(grid, out, [], *more, module="ray_run")
+    wait_for_pictures(out, 16, 180)
+    process.kill()
+    process.wait()
+    no_server_is_left(base)
+    times = {path: path.stat().st_mtime_ns for path in (out / "pictures").glob("*.png")}
+    assert 16 <= len(times) < ROWS
+    run(grid, out, [], *more, module="ray_run")
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert len(ids_once(out)) >= ROWS - 2  # one of each actor may be written and not noted
+    assert_same_pictures(out, whole[0])
+    no_server_is_left(base)
+
+
+def no_server_is_left(base) -> None:
     deadline = time.monotonic() + 20
     while left := comfy_processes(base):
         assert time.monotonic() < deadline, left
