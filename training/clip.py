@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from flashface_core.errors import FlashFaceError
+from flashface_core.face2diffusion.word import inject, placeholder_positions
 from flashface_core.weights_file import read_state_dict
 
 CHECKPOINT_PREFIX, OPENAI_PREFIX = "cond_stage_model.transformer.", "visual."
@@ -51,11 +52,42 @@ class ClipText:
         """(B, 768), not projected: core's CLIP of SD1.5 leaves that out."""
         return torch.cat([self._encoded(text)[1] for text in texts])
 
+    def with_word(self, caption: str, word: Tensor) -> Tensor:
+        """A caption with Face2Diffusion's placeholder and its S* (B, 2, 768): (B, 77, 768), to
+        which gradients flow."""
+        self._clip.load_model()
+        model = self._clip.cond_stage_model.clip_l.transformer
+        _keep_inputs_of_norms(model.text_model)
+        embeddings = model.text_model.embeddings
+        ids = [token for token, _ in self._clip.tokenize(caption)["l"][0]]
+        (position,) = placeholder_positions(ids)
+        device = embeddings.token_embedding.weight.device
+        tokens = embeddings.token_embedding(
+            torch.tensor([ids], device=device), out_dtype=torch.float32
+        )
+        positions = embeddings.position_embedding.weight.detach().float()
+        tokens = tokens.detach().expand(len(word), -1, -1)
+        given = inject(tokens, word.to(device), positions, position)
+        encoded = model(None, embeds=given, num_tokens=[len(ids)] * len(given), dtype=given.dtype)
+        return encoded[0].float().to(word.device)
+
     def _encode(self, text: str) -> tuple[Tensor, Tensor]:
         tokens = self._clip.tokenize(text, disable_weights=True)
         first = {name: chunks[:1] for name, chunks in tokens.items()}
         embedding, pooled = self._clip.encode_from_tokens(first, return_pooled=True)
         return embedding.detach().float().cpu().clone(), pooled.detach().float().cpu().clone()
+
+
+def _keep_inputs_of_norms(text_model) -> None:
+    """Core adds to a layer's input in place, and the norm needs that input for its gradient."""
+    for layer in text_model.encoder.layers:
+        for norm in (layer.layer_norm1, layer.layer_norm2):
+            if not norm._forward_pre_hooks:
+                norm.register_forward_pre_hook(_copy_for_the_gradient)
+
+
+def _copy_for_the_gradient(_, inputs: tuple[Tensor, ...]):
+    return tuple(one.clone() for one in inputs) if torch.is_grad_enabled() else None
 
 
 def load_text_encoder(path: Path) -> ClipText:

@@ -32,7 +32,7 @@ class Face2DiffusionNetworks(OnFrozenUNet):
     """The mapping network before a frozen UNet.
 
     face_width: of the face vectors. hidden: of the mapping network. class_guided: CGDR; without,
-    the noise is the target everywhere.
+    the noise is the target everywhere. prompts: with S*, and of the class.
     """
 
     parts = (MAPPING,)
@@ -45,21 +45,24 @@ class Face2DiffusionNetworks(OnFrozenUNet):
         hidden: int,
         expression_width: int = EXPRESSION,
         class_guided: bool = True,
+        prompts: tuple[str, str] = (PROMPT, CLASS_PROMPT),
     ) -> None:
         super().__init__(checkpoint)
         self.mapping = MappingNetwork(face_width, expression_width, hidden)
         self._text, self._class_guided = text, class_guided
+        self._prompt, self._class_prompt = prompts
 
     def part_parameters(self, part: str) -> list[nn.Parameter]:
         return list(self.mapping.parameters())
 
     def texts(self, batch) -> list[str]:
-        return [CLASS_PROMPT]
+        return [self._class_prompt]
 
     def forward(self, batch, noisy, texts):
         told = (batch.chances[:, 0] >= DROP_EXPRESSION).to(noisy)
-        word = self.mapping(batch.seen[FACE], batch.seen[EXPRESSION_SEEN], told)
-        predicted = self.predict(noisy, batch.timesteps, self._text.with_word(PROMPT, word))
+        # Without an encoder for expressions the learned vector stands in for all of them.
+        word = self.mapping(batch.seen[FACE], batch.seen.get(EXPRESSION_SEEN), told)
+        predicted = self.predict(noisy, batch.timesteps, self._text.with_word(self._prompt, word))
         if not self._class_guided:
             return predicted, batch.noise
         with torch.no_grad():

@@ -2,8 +2,50 @@
 nodes/ must not hide ComfyUI's nodes module."""
 
 import sys
+from pathlib import Path
 
+import pytest
 from support.tools import ROOT
 
 sys.path.append(str(ROOT))
 sys.path.append(str(ROOT / "tests" / "training"))
+
+
+# Of tests that train on photographs; the modules that make them need optional packages.
+@pytest.fixture(scope="session")
+def vae(tmp_path_factory) -> Path:
+    import photographs
+
+    return photographs.write_vae(tmp_path_factory.mktemp("vae") / "vae.safetensors")
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory) -> Path:
+    import photographs
+
+    return photographs.write_source(tmp_path_factory.mktemp("photos") / "source")
+
+
+@pytest.fixture(scope="session")
+def data(source, vae, tmp_path_factory) -> Path:
+    import photographs
+
+    from training.photos import encode
+
+    out = photographs.prepared(source, tmp_path_factory.mktemp("photos") / "data")
+    encode.main([str(out), "--vae", str(vae), "--cpu"])
+    return out
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory) -> Path:
+    import photographs
+
+    return photographs.write_weights(tmp_path_factory.mktemp("weights") / "fresh.safetensors")
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory) -> Path:
+    import photographs
+
+    return photographs.write_clip(tmp_path_factory.mktemp("clip") / "clip_l.safetensors")

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from support.control import seeded_like
 from support.harness import load_flashface
 from support.tools import ROOT
 
@@ -20,69 +19,17 @@ pytest.importorskip("webdataset", reason="preparing photographs needs it")
 pytest.importorskip("facenet_pytorch", reason="these tests find faces with MTCNN")
 pytest.importorskip("skimage", reason="the photographs come with it")
 
-import comfy.taesd.taesd
-from support.photographs import add, astronaut, cameraman, different, encoded
+from photographs import SIZES, prepared
 
 from flashface_core.errors import FlashFaceError
 from flashface_core.faces.detect import MtcnnDetector
-from flashface_core.flashface.checkpoint import published_state_dict
-from flashface_core.tiny_text import clip_state_dict
 from training import train
 from training.batches import Sampling, draw_batch
 from training.initial import fresh_checkpoint
 from training.networks import FlashFaceNetworks
 from training.photos import encode
-from training.photos.dataset import INDEX, PeopleInShards, Sizes, people_in_folder
-from training.photos.prepare import prepare
+from training.photos.dataset import INDEX, PeopleInShards, people_in_folder
 from training.tiny.text import ToyText
-
-SIZES = Sizes(picture=128, face=64)
-
-
-@pytest.fixture(scope="module")
-def vae(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("vae") / "vae.safetensors"
-    state = comfy.taesd.taesd.TAESD(latent_channels=4).state_dict()
-    save_file(seeded_like(state, seed=8), path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("photos") / "source"
-    for person, picture in (("anna", astronaut()), ("carl", cameraman())):
-        for name, variant in different(picture).items():
-            add(folder, f"{person}/{name}.png", encoded(variant, "PNG"), f"{person} as {name}")
-    return folder
-
-
-def prepared(source: Path, out: Path) -> Path:
-    prepare(source, out, MtcnnDetector(), size=SIZES.picture, face_size=SIZES.face, per_shard=2)
-    return out
-
-
-@pytest.fixture(scope="module")
-def data(source, vae, tmp_path_factory) -> Path:
-    out = prepared(source, tmp_path_factory.mktemp("photos") / "data")
-    encode.main([str(out), "--vae", str(vae), "--cpu"])
-    return out
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("weights") / "fresh.safetensors"
-    fresh = fresh_checkpoint("fresh", width=32, heads=1)
-    state = {key: value.contiguous() for key, value in published_state_dict(fresh).items()}
-    sizes = {"num_heads": "1", "reference_size": "64", "picture_size": "128"}
-    save_file(state, path, metadata=sizes)
-    return path
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("clip") / "clip_l.safetensors"
-    save_file({key: value.half().contiguous() for key, value in clip_state_dict().items()}, path)
-    return path
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import safetensors
 import torch
 from tqdm import tqdm
 
@@ -23,6 +24,7 @@ from .shards import Blob, read_shard
 from .sources import open_source
 
 LATENTS, INDEX = "latents-*.tar", "index.npz"
+SEEN = "seen-*"  # of every system
 PARTS = ("picture.npy", "face.npy", "txt")
 
 
@@ -33,11 +35,25 @@ class Sizes(NamedTuple):
     face: int
 
 
-class PeopleInShards:
-    """folder: made by prepare and encode. Raises FlashFaceError for one that is not finished, or
-    that changed since."""
+def seen_file(shard: str, system: str) -> str:
+    """What a system's encoders saw in the photographs of a shard, "00000" (or "*")."""
+    return SEEN.replace("*", f"{system}-{shard}.safetensors")
 
-    def __init__(self, folder: Path) -> None:
+
+def encoders_told(folder: Path, system: str) -> Path:
+    return folder / f"seen-{system}.json"
+
+
+def encoders_file(folder: Path, system: str) -> Path:
+    """Encoders that go into the trained file."""
+    return folder / f"{system}-encoders.safetensors"
+
+
+class PeopleInShards:
+    """folder: made by prepare and encode. system: whose encoders' view of the pictures is read too.
+    Raises FlashFaceError for a folder that is not finished, or that changed since."""
+
+    def __init__(self, folder: Path, system: str | None = None) -> None:
         path = folder / INDEX
         if not path.is_file():
             raise FlashFaceError(
@@ -56,6 +72,17 @@ class PeopleInShards:
                     f"{shard.name} is missing or has changed since {INDEX} was written; delete "
                     f"both and run python -m training.photos.encode {folder} --vae FILE."
                 )
+        self._first = np.searchsorted(self._shard, np.arange(len(self._shards)))
+        self._seen = self._seen_files(folder, system) if system else []
+
+    def _seen_files(self, folder: Path, system: str) -> list[Path]:
+        files = [folder / seen_file(shard_number(shard), system) for shard in self._shards]
+        if missing := [path.name for path in files if not path.is_file()]:
+            raise FlashFaceError(
+                f"{folder} lacks what the encoders of {system} see ({missing[0]}); run python -m "
+                f"training.photos.encode {folder} --vae FILE --system {system} with its encoders."
+            )
+        return files
 
     def __len__(self) -> int:
         return len(self.names)
@@ -65,11 +92,22 @@ class PeopleInShards:
 
     def picture(self, person: int, index: int) -> Picture:
         row = int(self._starts[person]) + index
-        shard = self._shards[self._shard[row]]
+        number = int(self._shard[row])
+        shard = self._shards[number]
         blobs = (Blob(shard, int(offset), int(size)) for offset, size in self._places[row])
         latent, face, text = (blob.read() for blob in blobs)
         x1, y1, x2, y2 = self._boxes[row].tolist()
-        return Picture(_tensor(latent), _tensor(face), text.decode(), (x1, y1, x2, y2))
+        seen = self._see(number, row - int(self._first[number])) if self._seen else {}
+        return Picture(_tensor(latent), _tensor(face), text.decode(), (x1, y1, x2, y2), seen)
+
+    def _see(self, number: int, row: int) -> dict[str, torch.Tensor]:
+        with safetensors.safe_open(self._seen[number], framework="pt") as file:
+            return {name: file.get_slice(name)[row] for name in file.keys()}  # noqa: SIM118
+
+
+def shard_number(path: Path) -> str:
+    """00000 of latents-00000.tar."""
+    return path.stem.rpartition("-")[2]
 
 
 def write_index(folder: Path) -> None:

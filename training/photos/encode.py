@@ -4,6 +4,15 @@
 
 FILE is an SD1.5 VAE, or a whole SD1.5 checkpoint. Beside every photos-*.tar a latents-*.tar is
 written, and index.npz when all are there. A run that was killed goes on where it stopped.
+
+Face2Diffusion and FaceStudio see pictures through frozen encoders, which look once as well:
+
+    ... --system face2diffusion --face-encoder msid.pt
+    ... --system facestudio --clip-vision FILE [FILE ...] --model-pack .../buffalo_l
+
+Latents that are there already are kept. FaceStudio's face encoder is the ArcFace of the model pack,
+or the MSID of a --face-encoder; an earlier FaceStudio file that has its own style encoder can stand
+in for --clip-vision. Both kinds of own encoders go into the trained file.
 """
 
 import argparse
@@ -23,9 +32,10 @@ from tqdm import tqdm
 from flashface_core.errors import FlashFaceError
 from flashface_core.weights_file import read_state_dict
 from training.comfyui import find_comfyui
+from training.systems import WITH_ENCODERS
 
-from .dataset import LATENTS, write_index
-from .prepare import PHOTOS, REPORT_JSON
+from .dataset import LATENTS, seen_file, shard_number, write_index
+from .prepare import PHOTOS, REPORT_JSON, add_detector_options
 from .shards import Sample, read_shard, write_shard
 
 Encoder = Callable[[torch.Tensor], torch.Tensor]
@@ -73,6 +83,30 @@ def load_encoder(path: Path) -> Encoder:
 def encode_folder(folder: Path, encoder: Encoder, vae_hash: str) -> None:
     """Raises FlashFaceError for a folder that prepare did not finish, a damaged shard, and latents
     that another VAE made."""
+    shards = _finished_shards(folder)
+    _check_same_vae(folder, vae_hash)
+    for path in tqdm(shards, desc="Encoding", unit="shard"):
+        encoded = path.with_name(path.name.replace("photos-", "latents-"))
+        if encoded.exists():
+            continue
+        write_shard(encoded, _entries(_whole_samples(path), encoder))
+    write_index(folder)
+
+
+def see_folder(folder: Path, system: str, encoders) -> None:
+    """encoders: see.Encoders. Raises FlashFaceError for a damaged shard, and for what other
+    encoders have seen."""
+    from .see import begin, see_shard
+
+    begin(folder, system, encoders)
+    for path in tqdm(_finished_shards(folder), desc="Looking", unit="shard"):
+        seen = folder / seen_file(shard_number(path), system)
+        if not seen.exists():
+            samples = _whole_samples(path)
+            see_shard(encoders, lambda n, all=samples: _shown(all[n]), len(samples), seen)
+
+
+def _finished_shards(folder: Path) -> list[Path]:
     shards, report = sorted(folder.glob(PHOTOS)), folder / REPORT_JSON
     expected = json.loads(report.read_text())["shards"] if report.is_file() else None
     if not shards or len(shards) != expected:
@@ -80,18 +114,24 @@ def encode_folder(folder: Path, encoder: Encoder, vae_hash: str) -> None:
             f"{folder} holds no finished photographs; run python -m training.photos.prepare "
             "SOURCE --out FOLDER first."
         )
-    _check_same_vae(folder, vae_hash)
-    for path in tqdm(shards, desc="Encoding", unit="shard"):
-        encoded = path.with_name(path.name.replace("photos-", "latents-"))
-        if encoded.exists():
-            continue
-        samples, trouble = read_shard(path)
-        if trouble:
-            raise FlashFaceError(
-                f"{path.name} is damaged ({trouble}); delete it and run prepare again."
-            )
-        write_shard(encoded, _entries(samples, encoder))
-    write_index(folder)
+    return shards
+
+
+def _whole_samples(path: Path) -> list[Sample]:
+    samples, trouble = read_shard(path)
+    if trouble:
+        raise FlashFaceError(
+            f"{path.name} is damaged ({trouble}); delete it and run prepare again."
+        )
+    return samples
+
+
+def _shown(sample: Sample):
+    from .see import Shown
+
+    about = json.loads(sample.parts["json"].read())
+    picture, face = (_read_rgb(sample.parts[name].read()) for name in ("jpg", "face.png"))
+    return Shown(picture, face, about["box"], about.get("points", ()))
 
 
 def _check_same_vae(folder: Path, vae_hash: str) -> None:
@@ -120,8 +160,12 @@ def _entries(samples: list[Sample], encoder: Encoder) -> Iterator[tuple[str, dic
 
 
 def _pixels(data: bytes) -> torch.Tensor:
-    picture = Image.open(io.BytesIO(data)).convert("RGB")
-    return torch.from_numpy(np.array(picture)).float() / 255
+    return _read_rgb(data).float() / 255
+
+
+def _read_rgb(data: bytes) -> torch.Tensor:
+    """uint8 (H, W, 3)"""
+    return torch.from_numpy(np.array(Image.open(io.BytesIO(data)).convert("RGB")))
 
 
 def _npy(latent: torch.Tensor) -> bytes:
@@ -138,6 +182,17 @@ def file_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _load_encoders(options: argparse.Namespace):
+    from flashface_core.faces.detect import load_detector
+
+    from .see import load_encoders
+
+    pack = options.model_pack
+    detector = load_detector(options.detector, pack) if pack else None
+    given = (options.face_encoder, options.clip_vision, detector)
+    return load_encoders(options.system, *given, file_hash)
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -145,11 +200,21 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--cpu", action="store_true", default=not torch.cuda.is_available())
+    parser.add_argument("--system", choices=WITH_ENCODERS, help="whose encoders look as well")
+    parser.add_argument("--face-encoder", type=Path, help="an MSID, msid.pt")
+    parser.add_argument("--clip-vision", type=Path, nargs="+", default=[], help="FaceStudio's")
+    add_detector_options(parser)
     options = parser.parse_args(arguments)
+    given = options.face_encoder or options.clip_vision or options.model_pack
+    if given and not options.system:
+        parser.error("encoders are given without --system, which says whose they are")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     find_comfyui(cpu=options.cpu)
     try:
+        encoders = _load_encoders(options) if options.system else None
         encode_folder(options.folder, load_encoder(options.vae), file_hash(options.vae))
+        if encoders is not None:
+            see_folder(options.folder, options.system, encoders)
     except FlashFaceError as error:
         sys.exit(str(error))
 

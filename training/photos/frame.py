@@ -14,11 +14,13 @@ from .sources import Photo
 
 class Framed(NamedTuple):
     """picture: RGB (size, size). face: uint8 (face_size, face_size, 3), levelled and padded as the
-    nodes do it. box: x1, y1, x2, y2 of the face as fractions of the picture."""
+    nodes do it. box: x1, y1, x2, y2 of the face, and points: its key points (x, y), as fractions of
+    the picture."""
 
     picture: Image.Image
     face: torch.Tensor
     box: tuple[float, float, float, float]
+    points: list[tuple[float, float]]
 
 
 def frame(photo: Photo, look: PhotoScan, size: int, face_size: int) -> Framed:
@@ -30,7 +32,8 @@ def frame(photo: Photo, look: PhotoScan, size: int, face_size: int) -> Framed:
     face = pad_to_square(look.crop(torch.from_numpy(np.array(picture))), face_size)
     x1, y1, x2, y2 = look.box
     box = ((x1 - left) / side, (y1 - top) / side, (x2 - left) / side, (y2 - top) / side)
-    return Framed(cut, face, box)
+    points = [((x - left) / side, (y - top) / side) for x, y in look.points]
+    return Framed(cut, face, box, points)
 
 
 def square_around(width: int, height: int, box: tuple[float, ...]) -> tuple[int, int, int]:

@@ -26,7 +26,8 @@ class PhotoScan:
     """One line of the progress file.
 
     size: bytes of the picture file. error: why it cannot be read. faces: how many were found; the
-    rest is given when it is one. box (x1, y1, x2, y2) and eyes: pixels of the upright photograph.
+    rest is given when it is one. box (x1, y1, x2, y2) and points (Face.points, () without): pixels
+    of the upright photograph.
     picture_hash, face_hash: difference hashes in hex. embedding: base64 of float16, "" without.
     """
 
@@ -37,7 +38,7 @@ class PhotoScan:
     width: int = 0
     height: int = 0
     box: tuple[float, ...] = ()
-    eyes: tuple[tuple[float, float], ...] = ()
+    points: tuple[tuple[float, float], ...] = ()
     score: float = 0.0
     picture_hash: str = ""
     face_hash: str = ""
@@ -45,7 +46,7 @@ class PhotoScan:
 
     def crop(self, pixels: torch.Tensor) -> torch.Tensor:
         """The levelled face of the upright photograph, uint8 (H, W, 3) to (h, w, 3)."""
-        (x1, y1, x2, y2), (left, right) = self.box, self.eyes
+        (x1, y1, x2, y2), (left, right) = self.box, self.points[:2]
         return crop_face(pixels, (x1, y1, x2, y2), ((left[0], left[1]), (right[0], right[1])))
 
 
@@ -75,7 +76,7 @@ def look_at(photo: Photo, detector: Detector) -> PhotoScan:
         width=picture.width,
         height=picture.height,
         box=face.box,
-        eyes=face.eyes or (),
+        points=() if face.points is None else tuple(map(tuple, face.points.tolist())),
         score=face.score,
         picture_hash=difference_hash(picture),
         face_hash=difference_hash(Image.fromarray(crop.numpy())),
@@ -118,7 +119,9 @@ def embeddings(looks: list[PhotoScan]) -> np.ndarray:
 
 
 def read_looks(path: Path) -> dict[tuple[str, int], PhotoScan]:
-    """The looks of an earlier run by name and size; a line that a kill cut short is removed."""
+    """The looks of an earlier run by name and size; a line that a kill cut short is removed. Those of
+    versions that kept the eyes alone are left out, so that their photographs are looked at again.
+    """
     if not path.exists():
         return {}
     looks, whole = {}, 0
@@ -127,11 +130,13 @@ def read_looks(path: Path) -> dict[tuple[str, int], PhotoScan]:
             if not line.endswith(b"\n"):
                 break
             values = json.loads(line)
+            whole += len(line)
+            if "points" not in values:
+                continue
             values["box"] = tuple(values["box"])
-            values["eyes"] = tuple(tuple(eye) for eye in values["eyes"])
+            values["points"] = tuple(tuple(point) for point in values["points"])
             look = PhotoScan(**values)
             looks[look.name, look.size] = look
-            whole += len(line)
     if whole != path.stat().st_size:
         with open(path, "r+b") as file:
             file.truncate(whole)

@@ -27,7 +27,7 @@ from flashface_core.errors import FlashFaceError
 from flashface_core.faces.detect import DETECTORS, load_detector
 from flashface_core.faces.face import Detector
 
-from .dataset import INDEX, LATENTS
+from .dataset import INDEX, LATENTS, SEEN
 from .frame import frame
 from .look import PhotoScan, look_at_all
 from .select import BROKEN_SHARD, DEFAULT_LIMITS, REASONS, Dropped, Limits, Selection, select
@@ -37,7 +37,7 @@ from .sources import Photo, open_source
 log = logging.getLogger("flashface.photos")
 
 PHOTOS, PLAN, REPORT_JSON, REPORT_CSV = "photos-*.tar", "plan.json", "report.json", "report.csv"
-DERIVED = (PHOTOS, LATENTS, "*.tar.part", INDEX, PLAN, REPORT_JSON)
+DERIVED = (PHOTOS, LATENTS, SEEN, "*.part", INDEX, PLAN, REPORT_JSON)
 JPEG = dict(format="JPEG", quality=95, subsampling=0)
 
 
@@ -89,7 +89,13 @@ def _entries(
 ) -> Iterator[tuple[str, dict[str, bytes]]]:
     for number, (person, photo, look) in enumerate(rows, first):
         framed = frame(photo, look, size, face_size)
-        about = {"person": person, "source": photo.name, "box": framed.box, "score": look.score}
+        about = {
+            "person": person,
+            "source": photo.name,
+            "box": framed.box,
+            "points": framed.points,
+            "score": look.score,
+        }
         yield (
             f"{number:09d}",
             {
@@ -109,7 +115,10 @@ def _bytes(picture: Image.Image, **options) -> bytes:
 
 def _keep_shards_of_this_plan(out: Path, samples: list, sizes: tuple[int, ...]) -> None:
     """Shards of another selection or size are removed, with what was encoded from them."""
-    what = [sizes, [[person, photo.name, look.size, look.box] for person, photo, look in samples]]
+    rows = [
+        [person, photo.name, look.size, look.box, look.points] for person, photo, look in samples
+    ]
+    what = [sizes, rows]
     plan = json.dumps({"sha256": hashlib.sha256(json.dumps(what).encode()).hexdigest()}) + "\n"
     path = out / PLAN
     if path.exists() and path.read_text() == plan:

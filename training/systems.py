@@ -1,0 +1,83 @@
+"""The four systems by name: their networks, and the files that training makes of them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from flashface_core.errors import FlashFaceError
+from flashface_core.flashface.checkpoint import Checkpoint
+
+FLASHFACE, FACE2DIFFUSION = "flashface", "face2diffusion"
+FACESTUDIO, FACE_FUSION = "facestudio", "face_fusion"
+SYSTEMS = (FLASHFACE, FACE2DIFFUSION, FACESTUDIO, FACE_FUSION)
+WITH_ENCODERS = (FACE2DIFFUSION, FACESTUDIO)  # they see pictures through frozen encoders
+WEIGHTS = {
+    FLASHFACE: "flashface.safetensors",
+    FACE2DIFFUSION: "mapping.safetensors",
+    FACESTUDIO: "facestudio.safetensors",
+    FACE_FUSION: "face_fusion.safetensors",
+}
+# Of photographs (SYSTEMS.md section B.6).
+PROMPTS = ("a photo of f l", "a photo of a person")
+
+
+class Given(NamedTuple):
+    """start: a FlashFace, or a plain UNet as a Checkpoint that has a target alone. text: what
+    `load_text_encoder` gives. widths: of what encoders saw, by name. encoders: tensors and metadata
+    that go into the trained file."""
+
+    start: Checkpoint
+    text: Any
+    widths: Mapping[str, int]
+    encoders: tuple[dict[str, torch.Tensor], dict[str, str]] = ({}, {})
+
+
+def parts_of(system: str) -> tuple[str, ...]:
+    """What may be trained."""
+    return _networks(system).parts
+
+
+def build(system: str, given: Given):
+    """Networks. Raises FlashFaceError for a start that the system cannot have."""
+    kind = _networks(system)
+    if system == FACE2DIFFUSION:
+        from flashface_core.face2diffusion.mapping import EXPRESSION, HIDDEN
+
+        from .face2diffusion import EXPRESSION_SEEN, FACE
+
+        expression = given.widths.get(EXPRESSION_SEEN, EXPRESSION)
+        widths = (given.widths[FACE], HIDDEN, expression)
+        return kind(given.start, given.text, *widths, prompts=PROMPTS)
+    if system == FACESTUDIO:
+        from .facestudio import FACE, STYLE
+
+        return kind(given.start, given.widths[STYLE], given.widths[FACE])
+    return kind(given.start)
+
+
+def save(system: str, networks, given: Given, path: Path, dtype: torch.dtype) -> None:
+    """In the published layout, or this pack's own where nothing is published."""
+    if system == FLASHFACE:
+        from .publish import publish
+
+        publish(networks, path, dtype)
+    elif system == FACESTUDIO:
+        networks.save(path, *given.encoders, dtype)
+    else:
+        networks.save(path, dtype)
+
+
+def _networks(system: str):
+    if system == FLASHFACE:
+        from .networks import FlashFaceNetworks as networks
+    elif system == FACE2DIFFUSION:
+        from .face2diffusion import Face2DiffusionNetworks as networks
+    elif system == FACESTUDIO:
+        from .facestudio import FaceStudioNetworks as networks
+    elif system == FACE_FUSION:
+        from .face_fusion import FaceFusionNetworks as networks
+    else:
+        raise FlashFaceError(f"There is no system {system!r}; use one of {', '.join(SYSTEMS)}.")
+    return networks
