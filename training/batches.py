@@ -13,7 +13,7 @@ import torch
 
 from flashface_core.people.place import position_mask
 
-from .data import People
+from .data import OF_THE_PERSON, People, Picture
 from .diffusion import TIMESTEPS
 
 SLOTS = 4  # the number of references that FlashFace was trained with
@@ -27,6 +27,8 @@ class Sampling:
     chances of omitting the references, the caption, or both of a sample; they exclude each other.
     give_position: chance that the face-position mask is given.
     favoured: (low, high, chance): with this chance the timestep is drawn from low..high only.
+    own_face: chance that a group's faces are those of its own targets (reconstruction) and not of
+    other photos; None: as published, which is never for references, always for what encoders saw.
     """
 
     targets_per_group: int = 1
@@ -35,6 +37,7 @@ class Sampling:
     drop_both: float = 0.05
     give_position: float = 0.7
     favoured: tuple[int, int, float] = (300, 900, 0.0)
+    own_face: float | None = None
 
 
 class References(NamedTuple):
@@ -77,15 +80,17 @@ def draw_batch(people: People, sampling: Sampling, seed: int, step: int, groups:
     latents, reference_timesteps, slots, rows = [], [], [], []
     seen, chances = [], []
     for group in groups:
-        rng, other_rng = (
+        rng, other_rng, own_rng = (
             np.random.Generator(np.random.Philox(key=seed, counter=[step, group, stream, 0]))
-            for stream in (0, 1)  # the second came later, and leaves the first as it was
+            for stream in range(3)  # the later ones leave the first as it was
         )
         person = int(rng.integers(len(people)))
         order = rng.permutation(people.count(person)).tolist()
         wanted = min(sampling.targets_per_group, len(order) - 1)
         timestep = draw_timestep(rng, sampling)
-        photos = order[wanted:][: 1 + int(rng.integers(SLOTS))]
+        is_own = None if sampling.own_face is None else own_rng.random() < sampling.own_face
+        shown = order[:wanted] if is_own else order[wanted:]
+        photos = shown[: 1 + int(rng.integers(SLOTS))]
         first = len(latents)
         latents += [people.picture(person, index).reference for index in photos]
         reference_timesteps += [timestep] * len(photos)
@@ -111,7 +116,8 @@ def draw_batch(people: People, sampling: Sampling, seed: int, step: int, groups:
             noises.append(torch.from_numpy(noise))
             timesteps.append(timestep)
             targets.append(picture.latent)
-            seen.append(picture.seen)
+            other = people.picture(person, order[wanted]) if is_own is False else picture
+            seen.append(_seen(picture, other))
             chances.append(torch.from_numpy(other_rng.random(2, dtype=np.float32)))
     references = References(
         torch.stack(latents).float(),
@@ -130,6 +136,12 @@ def draw_batch(people: People, sampling: Sampling, seed: int, step: int, groups:
         {name: torch.stack([one[name] for one in seen]).float() for name in seen[0]},
         torch.stack(chances),
     )
+
+
+def _seen(picture: Picture, other: Picture) -> dict[str, torch.Tensor]:
+    """What encoders saw in a picture, with the face of another one."""
+    faces = {name: other.seen[name] for name in OF_THE_PERSON if name in other.seen}
+    return {**picture.seen, **faces}
 
 
 def draw_timestep(rng: np.random.Generator, sampling: Sampling) -> int:

@@ -8,6 +8,10 @@ import torch
 TextEncoder = Callable[[list[str]], torch.Tensor]
 """Captions to text embeddings (B, 77 k, width); frozen, and called with no gradient."""
 
+FACE_VECTOR, UNIT_FACE = "face", "unit face"
+# Of what encoders saw, by name: what another photo of the person tells as well.
+OF_THE_PERSON = (FACE_VECTOR, UNIT_FACE)
+
 
 class Picture(NamedTuple):
     """One picture of a person.

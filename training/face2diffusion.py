@@ -7,14 +7,16 @@ import torch
 from torch import nn
 
 from flashface_core.face2diffusion.denoising import class_guided_target
+from flashface_core.face2diffusion.files import load_mapping
 from flashface_core.face2diffusion.mapping import EXPRESSION, MappingNetwork
 from flashface_core.flashface.checkpoint import Checkpoint
 from flashface_core.weights_file import write_safetensors
 
 from .base import OnFrozenUNet
+from .data import FACE_VECTOR
 
 MAPPING = "mapping"
-FACE, EXPRESSION_SEEN = "face", "expression"
+FACE, EXPRESSION_SEEN = FACE_VECTOR, "expression"
 # "a photo" is what the drawn people's captions call a portrait (SYSTEMS.md section B.6).
 PROMPT, CLASS_PROMPT = "a portrait of f l", "a portrait"
 DROP_EXPRESSION = 0.2
@@ -68,6 +70,10 @@ class Face2DiffusionNetworks(OnFrozenUNet):
         with torch.no_grad():
             of_class = self.predict(noisy, batch.timesteps, texts.expand(len(noisy), -1, -1))
         return predicted, class_guided_target(batch.noise, of_class, batch.region)
+
+    def load(self, path: Path) -> None:
+        """A mapping network. Raises FlashFaceError, and RuntimeError for other widths."""
+        self.mapping.load_state_dict(load_mapping(path).state_dict())
 
     def save(self, path: Path, dtype: torch.dtype = torch.float16) -> None:
         """In the published layout."""

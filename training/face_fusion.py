@@ -7,6 +7,7 @@ from torch import nn
 
 from flashface_core.capture import feature_maps
 from flashface_core.comfy_adapter.unet import transformer_blocks
+from flashface_core.face_fusion.file import read_face_fusion
 from flashface_core.face_fusion.fusion import FaceProjection, fuse_rows
 from flashface_core.flashface.checkpoint import Checkpoint
 from flashface_core.sites import site_name
@@ -85,6 +86,16 @@ class FaceFusionNetworks(OnFrozenUNet):
             return fuse_rows(q, k, v, all_keys.to(q), all_values.to(q), seen, heads)
 
         return fuse
+
+    def load(self, path: Path) -> None:
+        """Projections. Raises FlashFaceError, and RuntimeError for those of another UNet."""
+        file = read_face_fusion(path)
+        state = {
+            f"{site_name(site)}.{part}.weight": weight
+            for part, weights in (("k", file.k), ("v", file.v))
+            for site, weight in weights.items()
+        }
+        self.projections.load_state_dict(state)
 
     def save(self, path: Path, dtype: torch.dtype = torch.float16) -> None:
         state = {

@@ -8,13 +8,15 @@ import torch
 from torch import nn
 
 from flashface_core.facestudio.condition import TOKENS, HybridCondition
+from flashface_core.facestudio.file import read_facestudio
 from flashface_core.flashface.checkpoint import Checkpoint
 from flashface_core.weights_file import write_safetensors
 
 from .base import OnFrozenUNet
+from .data import UNIT_FACE
 
 LINEAR, TRANSFORMERS, RESIDUALS = "linear", "transformers", "residuals"
-FACE, STYLE = "unit face", "style without face"
+FACE, STYLE = UNIT_FACE, "style without face"
 DROP_STYLE, DROP_FACE = 0.64, 0.1  # as published, independent of each other
 
 
@@ -52,6 +54,14 @@ class FaceStudioNetworks(OnFrozenUNet):
         style, face = batch.seen[STYLE] * kept[:, :1], batch.seen[FACE] * kept[:, 1:]
         context = self.linear.branch(style, face)
         return self.predict(noisy, batch.timesteps, context), batch.noise
+
+    def load(self, path: Path) -> None:
+        """What `save` wrote, but for the encoders. Raises FlashFaceError, and RuntimeError for
+        other widths and another UNet."""
+        file = read_facestudio(path)
+        self.linear.load_state_dict(file.condition.state_dict())
+        own = self.unet.state_dict()
+        self.unet.load_state_dict({**own, **file.unet})
 
     def save(
         self,

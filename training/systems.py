@@ -69,6 +69,21 @@ def save(system: str, networks, given: Given, path: Path, dtype: torch.dtype) ->
         networks.save(path, dtype)
 
 
+def go_on_from(system: str, networks, path: Path) -> None:
+    """Take over what an earlier run has trained. Raises FlashFaceError for a file of another system
+    or of other sizes."""
+    if system == FLASHFACE:
+        raise FlashFaceError("FlashFace goes on from --checkpoint; leave --go-on-from out.")
+    try:
+        networks.load(path)
+    except RuntimeError as error:  # torch's word for other shapes or names
+        reason = str(error).splitlines()[-1].strip()
+        raise FlashFaceError(
+            f"{path.name} does not fit the networks of {system} on this data ({reason}); give what "
+            "was trained with the same encoders and the same UNet."
+        ) from error
+
+
 def _networks(system: str):
     if system == FLASHFACE:
         from .networks import FlashFaceNetworks as networks

@@ -36,6 +36,7 @@ from training.systems import (
     WITH_ENCODERS,
     Given,
     build,
+    go_on_from,
     save,
 )
 
@@ -133,6 +134,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--dtype", choices=DTYPES, default="fp32", help="of the saved weights")
     add_detector_options(parser)
     parser.add_argument("--system", choices=SYSTEMS, default=FLASHFACE)
+    parser.add_argument("--go-on-from", type=Path, help="what an earlier run of a system made")
     add_recipe_options(parser)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -148,6 +150,8 @@ def main(arguments: list[str] | None = None) -> None:
         kept = load_encoders_to_keep(options.data, system)
         given = Given(checkpoint, encode_text, widths, kept)
         networks = build(system, given)
+        if options.go_on_from is not None:
+            go_on_from(system, networks, options.go_on_from)
     except FlashFaceError as error:
         sys.exit(str(error))
 

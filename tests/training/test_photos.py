@@ -37,6 +37,7 @@ from flashface_core.faces.crop import crop_face, pad_to_square
 from flashface_core.faces.detect import MtcnnDetector, load_detector
 from training.photos import look as looking
 from training.photos.frame import square_around
+from training.photos.look import read_looks
 from training.photos.prepare import main, prepare
 from training.photos.select import Limits
 from training.photos.shards import read_shard
@@ -237,3 +238,15 @@ def test_mtcnn_finds_a_level_face_with_eyes_and_needs_no_model_pack(detector):
     assert np.array(again.box) / 4 == pytest.approx(np.array(found.box), abs=6)
     with pytest.raises(FlashFaceError, match="cannot compare them; use InsightFace"):
         detector.embed(photo, found)
+
+
+def test_looks_without_key_points_are_taken_again(prepared, tmp_path):
+    """As versions wrote them that kept the eyes alone."""
+    path = tmp_path / "faces.jsonl"
+    lines = (prepared[0] / "faces-mtcnn.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    for row in rows[:5]:
+        row["eyes"] = row.pop("points")[:2]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert len(read_looks(path)) == len(rows) - 5
+    assert path.read_text().count("\n") == len(rows)

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from support.face2diffusion import EXPRESSION, IDENTITY, write_published, write_small
 from support.facestudio import STYLE, write_facestudio
+from support.tools import ROOT
 
 pytest.importorskip("accelerate", reason="the trainer needs accelerate and tensorboard")
 pytest.importorskip("webdataset", reason="preparing photographs needs it")
@@ -161,6 +162,38 @@ def test_two_steps_give_a_file_that_the_nodes_load(request, seen, clip, tmp_path
         assert not any("expression" in key for key in kept)
     else:
         load_face_fusion(path)
+
+
+@pytest.mark.parametrize("system", ["face2diffusion", "facestudio", "face_fusion"])
+def test_the_next_stage_goes_on_from_what_was_trained(seen, weights, clip, tmp_path, system):
+    """With no learning rate it ends where it began."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    train.main(arguments(seen, weights, clip, first, system, "--learning-rate", 1e-3))
+    more = ("--go-on-from", first / WEIGHTS[system], "--learning-rate", 0, "--seed", 5)
+    train.main(arguments(seen, weights, clip, second, system, *more))
+    one, two = (load_file(folder / WEIGHTS[system]) for folder in (first, second))
+    assert one.keys() == two.keys()
+    assert all(torch.equal(value, two[key]) for key, value in one.items())
+
+
+def test_what_does_not_fit_is_no_start_of_a_stage(seen, weights, clip, tmp_path):
+    small = seen.parent / "mapping_small.safetensors"
+    given = arguments(seen, weights, clip, tmp_path, "face2diffusion", "--go-on-from", small)
+    with pytest.raises(SystemExit, match="mapping_small.safetensors does not fit the networks of"):
+        train.main(given)
+    given = arguments(seen, weights, clip, tmp_path, "face_fusion", "--go-on-from", small)
+    with pytest.raises(SystemExit, match="is not a Face Fusion file"):
+        train.main(given)
+    given = arguments(seen, weights, clip, tmp_path, "flashface", "--go-on-from", small)
+    with pytest.raises(SystemExit, match="FlashFace goes on from --checkpoint"):
+        train.main(given)
+
+
+def test_a_recipe_of_another_system_is_one_sentence(seen, weights, clip, tmp_path):
+    recipe = ROOT / "training" / "recipes" / "facestudio-fine.json"
+    given = arguments(seen, weights, clip, tmp_path, "face_fusion", "--recipe", recipe)
+    with pytest.raises(SystemExit, match="is a recipe of facestudio, and --system is face_fusion"):
+        train.main(given)
 
 
 def test_systems_with_encoders_need_prepared_photographs(source, weights, clip, tmp_path):

@@ -119,8 +119,9 @@ def embeddings(looks: list[PhotoScan]) -> np.ndarray:
 
 
 def read_looks(path: Path) -> dict[tuple[str, int], PhotoScan]:
-    """The looks of an earlier run by name and size; a line that a kill cut short is removed. Those of
-    versions that kept the eyes alone are left out, so that their photographs are looked at again.
+    """The looks of an earlier run by name and size; a line that a kill cut short is removed.
+
+    Those of versions that kept the eyes alone are left out: their photographs are looked at again.
     """
     if not path.exists():
         return {}

@@ -84,8 +84,10 @@ def load_encoders(
     file_hash: Callable[[Path], str],
 ) -> Encoders:
     """face: an MSID file. styles: CLIP vision models, side by side, or one file of FaceStudio's
-    weights with an encoder of its own. detector: whose ArcFace FaceStudio has without an MSID. Raises FlashFaceError for files that are missing or of another
-    kind."""
+    weights with an encoder of its own. detector: whose ArcFace FaceStudio has without an MSID.
+
+    Raises FlashFaceError for files that are missing or of another kind.
+    """
     told = {} if face is None else {"face": file_hash(face)}
     if system == FACE2DIFFUSION:
         if face is None:
