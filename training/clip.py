@@ -9,6 +9,7 @@ from torch import Tensor
 
 from flashface_core.errors import FlashFaceError
 from flashface_core.face2diffusion.word import inject, placeholder_positions
+from flashface_core.tiny_text import clip_state_dict
 from flashface_core.weights_file import read_state_dict
 
 CHECKPOINT_PREFIX, OPENAI_PREFIX = "cond_stage_model.transformer.", "visual."
@@ -108,6 +109,15 @@ def load_text_encoder(path: Path) -> ClipText:
         [state], clip_type=comfy.sd.CLIPType.STABLE_DIFFUSION
     )
     return ClipText(clip, projection)
+
+
+def rule_text_encoder() -> ClipText:
+    """Core's CLIP-L with the tiny models' weights by rule, of which there is no file."""
+    import comfy.sd
+
+    state = {key: value.contiguous() for key, value in clip_state_dict().items()}
+    kind = comfy.sd.CLIPType.STABLE_DIFFUSION
+    return ClipText(comfy.sd.load_text_encoder_state_dicts([state], clip_type=kind), None)
 
 
 class ClipScore:

@@ -21,13 +21,16 @@ def fresh_checkpoint(
     reference_size: int = 64,
     picture_size: int = 128,
     seed: int = 0,
+    attention: Sequence[bool] | None = None,
 ) -> Checkpoint:
-    """Attention at every level and in the middle; all parts as a published file holds them.
+    """Attention at every level (or those that `attention` says, the finest first) and in the
+    middle; all parts as a published file holds them.
 
     The ReferenceNet begins as a copy of the target, RA as a copy of the self-attention beside it,
     and the position channel at zero (FLASHFACE.md section 1.4).
     """
     torch.manual_seed(seed)
+    depths = [int(is_there) for is_there in attention or [True] * len(multipliers)]
     config: dict[str, Any] = dict(
         image_size=32,
         in_channels=4,
@@ -37,8 +40,8 @@ def fresh_checkpoint(
         channel_mult=list(multipliers),
         num_heads=heads,
         use_spatial_transformer=True,
-        transformer_depth=[1] * (residual_blocks * len(multipliers)),
-        transformer_depth_output=[1] * ((residual_blocks + 1) * len(multipliers)),
+        transformer_depth=[depth for depth in depths for _ in range(residual_blocks)],
+        transformer_depth_output=[depth for depth in depths for _ in range(residual_blocks + 1)],
         transformer_depth_middle=1,
         context_dim=context_width,
         legacy=False,

@@ -24,11 +24,9 @@ PROMPTS = ("a photo of f l", "a photo of a person")
 
 
 class Given(NamedTuple):
-    """start: a FlashFace, or a plain UNet as a Checkpoint that has a target alone. text: what
-    `load_text_encoder` gives. widths: of what encoders saw, by name. encoders: tensors and metadata
-    that go into the trained file."""
+    """text: what `load_text_encoder` gives. widths: of what encoders saw, by name. encoders:
+    tensors and metadata that go into the trained file."""
 
-    start: Checkpoint
     text: Any
     widths: Mapping[str, int]
     encoders: tuple[dict[str, torch.Tensor], dict[str, str]] = ({}, {})
@@ -39,8 +37,11 @@ def parts_of(system: str) -> tuple[str, ...]:
     return _networks(system).parts
 
 
-def build(system: str, given: Given):
-    """Networks. Raises FlashFaceError for a start that the system cannot have."""
+def build(system: str, start: Checkpoint, given: Given):
+    """Networks. start: a FlashFace, or a plain UNet as a Checkpoint that has a target alone.
+
+    Raises FlashFaceError for a start that the system cannot have.
+    """
     kind = _networks(system)
     if system == FACE2DIFFUSION:
         from flashface_core.face2diffusion.mapping import EXPRESSION, HIDDEN
@@ -49,12 +50,12 @@ def build(system: str, given: Given):
 
         expression = given.widths.get(EXPRESSION_SEEN, EXPRESSION)
         widths = (given.widths[FACE], HIDDEN, expression)
-        return kind(given.start, given.text, *widths, prompts=PROMPTS)
+        return kind(start, given.text, *widths, prompts=PROMPTS)
     if system == FACESTUDIO:
         from .facestudio import FACE, STYLE
 
-        return kind(given.start, given.widths[STYLE], given.widths[FACE])
-    return kind(given.start)
+        return kind(start, given.widths[STYLE], given.widths[FACE])
+    return kind(start)
 
 
 def save(system: str, networks, given: Given, path: Path, dtype: torch.dtype) -> None:

@@ -148,8 +148,9 @@ def main(arguments: list[str] | None = None) -> None:
         widths = {name: len(value) for name, value in people.picture(0, 0).seen.items()}
         encode_text = load_text_encoder(options.clip)
         kept = load_encoders_to_keep(options.data, system)
-        given = Given(checkpoint, encode_text, widths, kept)
-        networks = build(system, given)
+        given = Given(encode_text, widths, kept)
+        networks = build(system, checkpoint, given)
+        del checkpoint  # as large as the networks
         if options.go_on_from is not None:
             go_on_from(system, networks, options.go_on_from)
     except FlashFaceError as error:

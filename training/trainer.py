@@ -41,7 +41,8 @@ class Recipe:
 
     groups: per step, over all processes and accumulations. accumulate: parts in which a process
     does its groups. decay_from: fraction of the steps after which the learning rate falls to 0
-    (cosine). train: which parts of the networks are trained. precision: no, bf16 or fp16.
+    (cosine). ema: decay of the average that is saved; 0 saves memory, and what was trained. train:
+    which parts of the networks are trained. precision: no, bf16 or fp16.
     """
 
     steps: int = 10_000
@@ -65,14 +66,15 @@ class Recipe:
 
 
 class Ema:
-    """Exponential moving average of the trainable tensors; short runs warm up."""
+    """Exponential moving average of the trainable tensors; short runs warm up. With decay 0, where
+    it would be the tensors themselves, it takes no memory."""
 
     def __init__(self, networks: Networks, decay: float) -> None:
         self.decay, self.steps = decay, 0
         self.average = {
             name: parameter.detach().clone()
             for name, parameter in networks.named_parameters()
-            if parameter.requires_grad
+            if parameter.requires_grad and decay > 0
         }
 
     @torch.no_grad()
