@@ -8,7 +8,7 @@ from PIL import Image
 
 from flashface_core.faces.crop import pad_to_square
 
-from .look import PhotoScan, read_picture
+from .look import PhotoScan, read_photo
 from .sources import Photo
 
 
@@ -24,7 +24,7 @@ class Framed(NamedTuple):
 
 
 def frame(photo: Photo, look: PhotoScan, size: int, face_size: int) -> Framed:
-    picture = read_picture(photo.picture)
+    picture = read_photo(photo)
     left, top, side = square_around(picture.width, picture.height, look.box)
     cut = picture.resize(
         (size, size), Image.Resampling.BICUBIC, (left, top, left + side, top + side)

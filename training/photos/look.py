@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from flashface_core.faces.crop import crop_face
 from flashface_core.faces.face import Detector
 
 from .shards import Blob
-from .sources import Photo
+from .sources import Box, Photo
 
 HASH_SIDE = 16  # 256 bits: of faces of two people at least 20 % differ, on 100 people of LFW
 
@@ -54,7 +55,7 @@ def look_at(photo: Photo, detector: Detector) -> PhotoScan:
     """Never raises for a bad picture: the result says what is wrong with it."""
     name, size = photo.name, photo.picture.size
     try:
-        picture = read_picture(photo.picture)
+        picture = read_photo(photo)
     except Exception as error:  # Pillow's formats raise errors of every kind for damaged data
         # An address in memory would make two runs differ.
         reason = re.sub(r" <[^>]* at 0x[0-9a-f]+>", "", f"{type(error).__name__}: {error}")
@@ -92,6 +93,33 @@ def read_picture(blob: Blob) -> Image.Image:
         black = Image.new("RGBA", picture.size, (0, 0, 0, 255))
         picture = Image.alpha_composite(black, picture)
     return picture.convert("RGB")
+
+
+def read_photo(photo: Photo) -> Image.Image:
+    """As read_picture; the part without the faces of others where there are any."""
+    picture = read_picture(photo.picture)
+    return picture if photo.apart is None else picture.crop(alone(*photo.apart, *picture.size))
+
+
+def alone(face: Box, others: Iterable[Box], width: int, height: int) -> tuple[int, int, int, int]:
+    """x1, y1, x2, y2 of the largest part of a picture that holds the face and no other, found by
+    one cut beside each of the others. Raises ValueError where two faces overlap."""
+    part = (0, 0, width, height)
+    x1, y1, x2, y2 = face
+    for left, top, right, bottom in others:
+        cuts = []
+        if right <= x1:
+            cuts.append((max(part[0], ceil(right)), *part[1:]))
+        if left >= x2:
+            cuts.append((*part[:2], min(part[2], int(left)), part[3]))
+        if bottom <= y1:
+            cuts.append((part[0], max(part[1], ceil(bottom)), *part[2:]))
+        if top >= y2:
+            cuts.append((*part[:3], min(part[3], int(top))))
+        if not cuts:
+            raise ValueError("the face overlaps another one")
+        part = max(cuts, key=lambda cut: (cut[2] - cut[0]) * (cut[3] - cut[1]))
+    return part
 
 
 def difference_hash(picture: Image.Image) -> str:

@@ -3,9 +3,10 @@
     python -m training.photos.prepare SOURCE --out FOLDER [--model-pack models/.../buffalo_l]
 
 SOURCE is a folder with a folder per person, a flat folder (faces are then clustered, which needs
-an InsightFace model pack), or webdataset shards (jpg, png or webp; txt; json with "person").
-A .txt beside a picture is its caption. A run that was killed goes on where it stopped; another run
-with other limits looks at no photograph twice. FOLDER/report.json counts what was dropped,
+an InsightFace model pack), webdataset shards (jpg, png or webp; txt; json with "person"), or
+MultiID-2M as it is published, of which any of ref, train_cp and train_rec may be there. A .txt
+beside a picture is its caption. A run that was killed goes on where it stopped; another run with
+other limits looks at no photograph twice. FOLDER/report.json counts what was dropped,
 FOLDER/report.csv lists it.
 """
 

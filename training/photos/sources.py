@@ -1,4 +1,5 @@
-"""Photographs as people have them: a folder per person, one flat folder, or webdataset shards."""
+"""Photographs as people have them: a folder per person, one flat folder, webdataset shards, or
+MultiID-2M."""
 
 import json
 from pathlib import Path
@@ -11,16 +12,26 @@ from .shards import Blob, read_shard
 PICTURES = ("jpg", "jpeg", "png", "webp")
 
 
+Box = tuple[float, float, float, float]
+
+
 class Photo(NamedTuple):
-    """name: unique in the source, with / between folders. person: None where nobody says."""
+    """name: unique in the source, with / between folders. person: None where nobody says.
+
+    text: the caption, or a JSON object that has it as `label`. apart: a face, and those of others
+    in the same picture, of whom nothing is to be seen: boxes x1, y1, x2, y2 in pixels.
+    """
 
     name: str
     person: str | None
     picture: Blob
     text: Blob | None
+    label: str = ""
+    apart: tuple[Box, tuple[Box, ...]] | None = None
 
     def caption(self) -> str:
-        return self.text.read().decode("utf-8", "replace").strip() if self.text else ""
+        text = self.text.read().decode("utf-8", "replace") if self.text else ""
+        return str(json.loads(text).get(self.label) or "").strip() if self.label else text.strip()
 
 
 class Source(NamedTuple):
@@ -31,14 +42,19 @@ class Source(NamedTuple):
 
 
 def open_source(path: Path) -> Source:
-    """Lists a folder or one shard. Captions are .txt files, or entries, beside the pictures.
+    """Lists a folder or one shard. Captions are .txt files, or entries, beside the pictures. A
+    folder in MultiID-2M's layout is read as that (see multiid).
 
     Raises FlashFaceError where there are no photographs.
     """
+    from .multiid import is_multiid, open_multiid
+
     if not path.exists():
         raise FlashFaceError(
             f"There is no {path}; give a folder with photographs, or webdataset shards (.tar)."
         )
+    if path.is_dir() and is_multiid(path):
+        return open_multiid(path)
     shards = [path] if path.is_file() else sorted(path.glob("*.tar"))
     photos, broken = [] if path.is_file() else _in_folder(path), []
     for shard in shards:
