@@ -18,7 +18,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
 import torch
@@ -32,7 +32,9 @@ from training.systems import FLASHFACE, Given, build
 
 RECIPES = Path(__file__).parent / "recipes"
 STEPS, PICTURES = 2, 3
-SD15 = dict(multipliers=(1, 2, 4, 4), residual_blocks=2, attention=(True, True, True, False))
+SD15: dict[str, Any] = dict(
+    multipliers=(1, 2, 4, 4), residual_blocks=2, attention=(True, True, True, False)
+)
 # Of MSID and ArcFace, and of CLIP ViT-L/14.
 WIDTHS = {FACE_VECTOR: 1536, UNIT_FACE: 512, "style without face": 768}
 TRAINED_BYTES = 4 + 8 + 4  # per trained value: gradient, Adam, average

@@ -85,7 +85,8 @@ def go_on_from(system: str, networks, path: Path) -> None:
         ) from error
 
 
-def _networks(system: str):
+def _networks(system: str) -> Any:
+    """The class."""
     if system == FLASHFACE:
         from .networks import FlashFaceNetworks as networks
     elif system == FACE2DIFFUSION:

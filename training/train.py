@@ -122,6 +122,7 @@ def load_encoders_to_keep(folder: Path, system: str):
 
 def main(arguments: list[str] | None = None) -> None:
     find_comfyui(cpu=not torch.cuda.is_available())
+    from training.held_out import held_out_losses, hold_out, record
     from training.photos.prepare import add_detector_options
     from training.trainer import Trainer
 
@@ -134,6 +135,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--dtype", choices=DTYPES, default="fp32", help="of the saved weights")
     add_detector_options(parser)
     parser.add_argument("--system", choices=SYSTEMS, default=FLASHFACE)
+    parser.add_argument("--held-out", type=int, default=0, help="people to measure with, at saves")
     parser.add_argument("--go-on-from", type=Path, help="what an earlier run of a system made")
     add_recipe_options(parser)
     options = parser.parse_args(arguments)
@@ -145,6 +147,7 @@ def main(arguments: list[str] | None = None) -> None:
         recipe = make_recipe(system, options)
         checkpoint = load_start(options.checkpoint, system)
         people = load_people(options, checkpoint)
+        people, others = hold_out(people, options.held_out)
         widths = {name: len(value) for name, value in people.picture(0, 0).seen.items()}
         encode_text = load_text_encoder(options.clip)
         kept = load_encoders_to_keep(options.data, system)
@@ -160,6 +163,10 @@ def main(arguments: list[str] | None = None) -> None:
         path = options.out / WEIGHTS[system]
         save(system, networks, given, path, DTYPES[options.dtype])
         log.info("Step %d is saved in %s.", step, path)
+        if len(others):
+            losses = held_out_losses(networks, others, encode_text)
+            record(options.out, step, losses)
+            log.info("Loss on people held out: %.4f, inside the face %.4f.", *losses)
 
     try:
         trainer = Trainer(networks, people, encode_text, recipe, options.out, on_save)

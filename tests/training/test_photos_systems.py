@@ -147,7 +147,9 @@ def sd15(clip, tmp_path_factory) -> Path:
 @pytest.mark.parametrize("system", ["face2diffusion", "facestudio", "face_fusion"])
 def test_two_steps_give_a_file_that_the_nodes_load(request, seen, clip, tmp_path, system, start):
     checkpoint = request.getfixturevalue(start)
-    train.main(arguments(seen, checkpoint, clip, tmp_path, system))
+    train.main(arguments(seen, checkpoint, clip, tmp_path, system, "--held-out", 1))
+    held_out = (tmp_path / "held_out.csv").read_text().split()
+    assert len(held_out) == 2 and held_out[1].startswith("2,")
     path = tmp_path / WEIGHTS[system]
     assert path.is_file() and len((tmp_path / "losses.csv").read_text().split()) == 3
     assert json.loads((tmp_path / "recipe.json").read_text())["system"] == system
