@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,7 +16,6 @@ from PIL import Image, ImageOps
 from flashface_core.faces.crop import crop_face
 from flashface_core.faces.face import Detector
 
-from .shards import Blob
 from .sources import Photo
 
 HASH_SIDE = 16  # 256 bits: of faces of two people at least 20 % differ, on 100 people of LFW
@@ -83,9 +83,15 @@ def look_at(photo: Photo, detector: Detector) -> PhotoScan:
     )
 
 
-def read_picture(blob: Blob) -> Image.Image:
+class Readable(Protocol):
+    """A Blob, or bytes in memory."""
+
+    def read(self) -> bytes: ...
+
+
+def read_picture(file: Readable) -> Image.Image:
     """Upright RGB; transparency falls on black. Raises whatever Pillow does for damaged data."""
-    picture = ImageOps.exif_transpose(Image.open(io.BytesIO(blob.read())))
+    picture = ImageOps.exif_transpose(Image.open(io.BytesIO(file.read())))
     if "A" in picture.getbands() or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         black = Image.new("RGBA", picture.size, (0, 0, 0, 255))

@@ -26,20 +26,13 @@ from flashface_core.comfy_adapter.flashface.tiny import FLASHFACE, load_tiny_cli
 from flashface_core.weights_file import read_state_dict
 from toy_world.draw import draw
 from toy_world.people import People
+from training.sampling import Conditioned
 
 PLACEHOLDER = "f l"
 MAPPING, FACES = "face2diffusion/mapping_tiny.safetensors", "face2diffusion/msid_tiny.safetensors"
 STUDIO = "facestudio/facestudio_tiny.safetensors"
 FUSION = "face_fusion/face_fusion_tiny.safetensors"
 STRANGER = 10_000  # the first of the test people who lend their style images only
-
-
-class Conditioned(NamedTuple):
-    """What a system gives the sampler for some captions of one person."""
-
-    model: Any
-    positive: list
-    negative: list
 
 
 class System(NamedTuple):
