@@ -16,12 +16,14 @@ pytest.importorskip("webdataset", reason="reading photographs needs it")
 from support.face2diffusion import write_small
 from support.facestudio import write_facestudio
 from support.model_packs import make_model_pack, photograph
-from support.photographs import add, encoded
+from support.photographs import add, astronaut, cameraman, different, encoded
+from support.zoo import make_zoo
 
 from flashface_core.comfy_adapter.flashface.tiny import FOLDER, VAE
 from flashface_core.errors import FlashFaceError
 from flashface_core.faces.align import ARCFACE_POINTS
 from flashface_core.faces.face import Face
+from flashface_core.faces.zoo import ZooDetector
 from flashface_core.tiny_text import clip_state_dict
 from training import evaluate
 from training.clip import load_text_encoder
@@ -183,6 +185,36 @@ def test_scores_are_worked_out_from_the_three_faces(tmp_path):
     assert c.copy_paste == pytest.approx(-1) and c.sim_gt == pytest.approx(1)
     assert not d.face and np.isnan([d.sim_gt, d.sim_ref, d.copy_paste, d.clip]).all()
     assert e.face and e.sim_ref == pytest.approx(1) and np.isnan([e.sim_gt, e.copy_paste]).all()
+
+
+def test_clip_is_asked_about_the_picture_and_the_prompt_without_the_word(tmp_path):
+    asked = []
+
+    def clip(pictures, texts):
+        asked.append((pictures.shape, pictures.max().item(), texts))
+        return torch.tensor([0.25])
+
+    case = Case("a", "a", "a photo of S*", (RED,))
+    write_cases(tmp_path, [case], {})
+    (tmp_path / "a" / PICTURE).write_bytes(colour(255, 0, 0))
+    (found,) = score_cases(tmp_path, [case], [Squares()], clip)
+    assert found.clip == 0.25 and asked == [((1, 3, 48, 48), 1.0, ["a photo of a person"])]
+
+
+def test_sface_tells_a_copied_photograph_from_the_truth(tmp_path):
+    """The astronaut's photograph is the reference, and changed as the truth."""
+    detector = ZooDetector(make_zoo(tmp_path / "zoo"))
+    pytest.importorskip("skimage", reason="the photographs come with it")
+    photo, truth, other = different(astronaut())["a"], different(astronaut())["c"], cameraman()
+    cases = [Case(n, n, "a", (encoded(photo, "PNG"),), encoded(truth, "PNG")) for n in "abc"]
+    write_cases(tmp_path / "out", cases, {})
+    for name, drawn in zip("abc", (photo, truth, other), strict=True):
+        drawn.save(tmp_path / "out" / name / PICTURE)
+    copied, true, stranger = score_cases(tmp_path / "out", cases, [detector], None)
+    assert copied.recognition == "SFace" and copied.copy_paste == pytest.approx(1, abs=1e-3)
+    assert true.copy_paste == pytest.approx(-1, abs=1e-3) and true.sim_ref > 0.4
+    assert stranger.face and stranger.sim_gt < 0.35 and stranger.sim_ref < 0.35
+    assert abs(stranger.copy_paste) < 0.3
 
 
 def score(case: str, **values) -> Score:
