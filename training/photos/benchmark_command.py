@@ -104,7 +104,8 @@ def run(options: argparse.Namespace) -> dict[str, float | int]:
     scores, rows = {}, []
     for references, cases in sets.items():
         folder = options.out / f"references_{references}"
-        write_cases(folder, cases, _settings(name, system, options.seed, files, cases))
+        settings = _settings(name, system, options.seed, files, cases, detectors[0].name)
+        write_cases(folder, cases, settings)
         if system is not None:
             draw_cases(folder, cases, system, vae, detectors[0], options.seed)
         missing = missing_pictures(folder, cases)
@@ -174,13 +175,15 @@ def _files(options: argparse.Namespace, name: str) -> dict[str, str]:
     return {option: f"{path.name} {file_hash(path)[:16]}" for option, path in given.items()}
 
 
-def _settings(name: str, system, seed: int, files: dict[str, str], cases) -> dict[str, Any]:
-    """What a picture follows from."""
+def _settings(
+    name: str, system, seed: int, files: dict[str, str], cases, detector: str
+) -> dict[str, Any]:
+    """What a picture follows from; the detector cuts the faces out."""
     from .cases import digest
 
     found: dict[str, Any] = {"system": name, "cases": digest(cases)[:16]}
     if system is None:
         return found
     sampler = system.settings._asdict() | {"guidance": asdict(system.settings.guidance)}
-    found |= {"seed": seed, "size": system.size, **files, **sampler}
+    found |= {"detector": detector, "seed": seed, "size": system.size, **files, **sampler}
     return json.loads(json.dumps(found))  # as it will be read again

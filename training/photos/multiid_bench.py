@@ -11,7 +11,8 @@ A folder in one of three layouts (arXiv 2510.14975, and the code of WithAnyone):
 
 Cases of one person alone are taken, for which the paper has a table of its own. Rows say who is in
 them by no name that is the same for two pictures, so every case counts as a person. The benchmark
-has one reference for each of them; further ones are the user's (see add_photos).
+has one reference for each of them; further ones are the user's (see add_photos). The columns are
+those of the dataset's card and of that script: the table itself was never opened here.
 """
 
 import json

@@ -147,9 +147,10 @@ def load_unet(path: Path) -> tuple[Any, int]:
         model, net = load_flashface(path)
         return model, net.picture_size
     try:
-        model = comfy.sd.load_state_dict_guess_config(state, output_vae=False, output_clip=False)[0]
+        found = comfy.sd.load_state_dict_guess_config(state, output_vae=False, output_clip=False)
     except Exception as error:  # core raises of every kind for what is no model
         raise _no_sd15(path, type(error).__name__) from error
+    model = None if found is None else found[0]
     if model is None or model.model.model_config.unet_config.get("context_dim") != 768:
         raise _no_sd15(path, "another kind of model")
     return model, SD15_SIZE
