@@ -189,3 +189,7 @@ def fusion_on_the_same(evaluation, folder: Path, steps: int, work: Path):
     path = work / WEIGHTS[FACE_FUSION]
     networks.save(path)
     return Systems(evaluation, folder).fusion(load_face_fusion(path))
+
+
+if __name__ == "__main__":
+    main()
