@@ -12,7 +12,7 @@ import torch
 from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 
-from flashface_core.flashface.checkpoint import Checkpoint
+from flashface_core.flashface.checkpoint import Checkpoint, read_checkpoint
 from flashface_core.weights_file import read_state_dict, write_safetensors
 from training.batches import Sampling
 from training.data import PeopleInMemory
@@ -102,8 +102,9 @@ class ToyRecipe:
     train: Recipe = dataclasses.field(default_factory=lambda: COMMON)
 
 
-def make_vae(recipe: ToyRecipe, path: Path) -> None:
-    model = train_autoencoder(recipe.autoencoder_steps, recipe.seed)
+def make_vae(recipe: ToyRecipe, path: Path, start: Path | None) -> None:
+    before = start / VAE if start else None
+    model = train_autoencoder(recipe.autoencoder_steps, recipe.seed, start=before)
     if PartialState().is_main_process:
         save_autoencoder(model, path)
         for name, value in score(load_autoencoder(path), recipe.seed).items():
@@ -145,12 +146,20 @@ def described(recipe: ToyRecipe, start: Checkpoint) -> tuple[DescribedNetworks, 
     return DescribedNetworks(start, text, Describer(text, recipe.seed)), text
 
 
-def make_base(recipe: ToyRecipe, people: PeopleInMemory, folder: Path, path: Path) -> None:
+def make_base(
+    recipe: ToyRecipe, people: PeopleInMemory, folder: Path, path: Path, start: Path | None
+) -> None:
     """The UNet that can draw whom it is told about, and the position channel."""
-    fresh = fresh_checkpoint(
-        "tiny", recipe.width, recipe.multipliers, heads=recipe.heads, seed=recipe.seed
-    )
-    networks, text = described(recipe, fresh)
+    if start is None:
+        begun = fresh_checkpoint(
+            "tiny", recipe.width, recipe.multipliers, heads=recipe.heads, seed=recipe.seed
+        )
+    else:
+        drawn = read_checkpoint("tiny", *read_state_dict(start / FLASHFACE))
+        sizes = ("heads", "reference_size", "picture_size")
+        same = {name: getattr(drawn, name) for name in sizes}
+        begun = with_new_references("tiny", drawn.target, drawn.position, **same)
+    networks, text = described(recipe, begun)
 
     def on_save(step: int, networks: FlashFaceNetworks) -> None:
         if step == recipe.pretrain.steps:
@@ -211,12 +220,21 @@ def train_flashface(
     Trainer(networks, people, encode_text, recipe.train, folder, on_save).run()
 
 
-def run(recipe: ToyRecipe, out: Path, work: Path, until: str = STAGES[-1]) -> None:
-    """Make what is missing in `out`, up to a stage; `work` holds what a killed run goes on from."""
+def run(
+    recipe: ToyRecipe,
+    out: Path,
+    work: Path,
+    until: str = STAGES[-1],
+    start: Path | None = None,
+) -> None:
+    """Make what is missing in `out`, up to a stage; `work` holds what a killed run goes on from.
+
+    start: a folder of finished tiny models; VAE and UNet go on from its, and not from nothing.
+    """
     out.mkdir(parents=True, exist_ok=True)
     wanted = STAGES[: STAGES.index(until) + 1]
     if "vae" in wanted and not (out / VAE).exists():
-        make_vae(recipe, out / VAE)
+        make_vae(recipe, out / VAE, start)
     PartialState().wait_for_everyone()
     if "probes" in wanted and not (out / PROBES).exists():
         make_probes(recipe, out / PROBES)
@@ -224,7 +242,7 @@ def run(recipe: ToyRecipe, out: Path, work: Path, until: str = STAGES[-1]) -> No
         return
     people = encode(recipe, out / VAE, work)
     if not (out / BASE).exists():
-        make_base(recipe, people, work, out / BASE)
+        make_base(recipe, people, work, out / BASE, start)
     PartialState().wait_for_everyone()
     if "flashface" not in wanted:
         return
