@@ -77,7 +77,7 @@ def test_one_command_makes_everything_and_goes_on_where_it_was(tmp_path):
     assert (out / "curve.png").is_file() and (out / "work" / "step-000002.png").is_file()
 
     again = tmp_path / "again"
-    make(again, recipe, "--until", "base", "--start", out)
+    make(again, recipe, "--until", "base", "--go-on-from", out)
     assert not (again / "flashface_tiny.safetensors").exists()
     further = load_base(again / "base_tiny.safetensors")
     trained = model.model.diffusion_model.state_dict()["out.2.weight"]

@@ -126,7 +126,10 @@ def plot(path: Path, table: dict[str, dict]) -> None:
             row.get(f"{key}_interval", [v, v])
             for key, v in (("text_accuracy", x), ("identification", y))
         ]
-        errors = [[[v - low], [high - v]] for v, (low, high) in zip((x, y), ends, strict=True)]
+        errors = [
+            [[max(0.0, v - low)], [max(0.0, high - v)]]
+            for v, (low, high) in zip((x, y), ends, strict=True)
+        ]
         axes.errorbar(x, y, xerr=errors[0], yerr=errors[1], marker="o", capsize=3, label=name)
     axes.set(xlabel="text obeyed", ylabel="identified among 50", xlim=(0, 1.03), ylim=(-0.03, 1.03))
     axes.grid(alpha=0.3)

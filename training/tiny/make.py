@@ -26,7 +26,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="folder of the run; default OUT/work")
     parser.add_argument("--recipe", type=Path, help="a recipe.json; default: the shipped one")
     parser.add_argument("--until", help="the last stage: vae, probes, base or flashface")
-    parser.add_argument("--start", type=Path, help="finished tiny models to go on from")
+    parser.add_argument(
+        "--go-on-from", type=Path, metavar="FOLDER", help="finished tiny models to go on from"
+    )
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     cpu = not torch.cuda.is_available()
@@ -39,7 +41,7 @@ def main() -> None:
     if until not in STAGES:
         parser.error(f"--until is {until}; the stages are {', '.join(STAGES)}")
     recipe = read_recipe(options.recipe) if options.recipe else ToyRecipe()
-    run(recipe, options.out, options.work or options.out / "work", until, options.start)
+    run(recipe, options.out, options.work or options.out / "work", until, options.go_on_from)
 
 
 if __name__ == "__main__":
