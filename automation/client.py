@@ -42,20 +42,24 @@ class _Asked:
     def __init__(self) -> None:
         self.look = asyncio.Event()
         self.began = False
+        self.since = time.monotonic()  # at whose turn it was put in, or began
 
 
 class Server:
     """Use as `async with`. client: by which it tells our prompts from those of others.
 
-    patience: seconds without an answer after which it counts as lost.
+    patience: seconds without an answer after which it counts as lost. row_seconds: of work at a row
+    after which it is interrupted; None: any.
     """
 
-    def __init__(self, url: str, client: str, patience: float) -> None:
+    def __init__(
+        self, url: str, client: str, patience: float, row_seconds: float | None = None
+    ) -> None:
         given = URL(url.rstrip("/"))
         if given.scheme not in ("http", "https") or not given.host:
             raise ValueError(f"--server is {url}; give an address such as http://127.0.0.1:8188")
         self.name = str(given.with_user(None))
-        self.patience = patience
+        self.patience, self._row_seconds = patience, row_seconds
         self._url, self._client = given, client
         self._asked: dict[str, _Asked] = {}
         self._abandoned: list[str] = []
@@ -139,11 +143,12 @@ class Server:
             await self._post("/interrupt", {"prompt_id": prompt})
 
     async def _finished(self, prompt: str, asked: _Asked) -> dict[str, Any]:
-        every = min(LOOK_EVERY, self.patience / 2)
+        every = min(LOOK_EVERY, self.patience / 2, (self._row_seconds or LOOK_EVERY) / 2)
         while True:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(asked.look.wait(), every)
             asked.look.clear()
+            await self._stop_when_late(prompt, asked)
             for last in (False, True):
                 entry = (await self._get(f"/history/{prompt}")).get(prompt)
                 if entry is not None:
@@ -153,6 +158,18 @@ class Server:
                 queue = await self._get("/queue")
                 if any(prompt == item[1] for key in queue for item in queue[key]):
                     break
+
+    async def _stop_when_late(self, prompt: str, asked: _Asked) -> None:
+        """A row that takes too long has failed; a server that does not even get to the next one is
+        lost."""
+        limit, taken = self._row_seconds, time.monotonic() - asked.since
+        if limit is None or taken <= limit:
+            return
+        if asked.began:
+            await self._post("/interrupt", {"prompt_id": prompt})
+            raise RowError(f"It took longer than {limit:g} seconds and was interrupted.")
+        if all(not other.began for other in self._asked.values()) and taken > 2 * limit:
+            raise Lost(f"it has ended nothing for {taken:.0f} seconds")
 
     async def _upload(self, photos: Iterable[Photo]) -> None:
         for photo in photos:
@@ -218,7 +235,7 @@ class Server:
         if asked is None:
             return
         if event["type"] == "execution_start":
-            asked.began = True
+            asked.began, asked.since = True, time.monotonic()
         elif event["type"] == "executing" and data.get("node") is None:
             asked.look.set()
 

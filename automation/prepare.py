@@ -90,11 +90,15 @@ async def _described(
 
 
 async def connected(
-    stack: AsyncExitStack, urls: Sequence[str], client: str, patience: float
+    stack: AsyncExitStack,
+    urls: Sequence[str],
+    client: str,
+    patience: float,
+    row_seconds: float | None = None,
 ) -> list[Server]:
     """Servers for as long as the stack is open. Raises ListError for what is no address."""
     try:
-        servers = [Server(url, client, patience) for url in urls]
+        servers = [Server(url, client, patience, row_seconds) for url in urls]
     except ValueError as error:
         raise ListError(str(error)) from None
     names = [server.name for server in servers]

@@ -30,7 +30,7 @@ from .prepare import Checked, check
 from .problems import ListError
 from .report import scoring, write
 from .results import COLUMNS, Results
-from .run import DONE, INCOMPLETE, REFUSED, add_order_arguments, order_of, say
+from .run import DONE, INCOMPLETE, REFUSED, add_order_arguments, add_row_seconds, order_of, say
 from .runner import Runner, Settings, Tally, client_name
 from .scores import Models, Scorer, people_of, shown
 
@@ -82,7 +82,8 @@ class Painter:
 
     async def _draw(self, jobs: Sequence[Job], url: str) -> Tally:
         client = client_name(self._results)
-        async with Server(url, client, self._settings.patience) as server:
+        given = (url, client, self._settings.patience, self._settings.row_seconds)
+        async with Server(*given) as server:
             return await Runner([server], self._results, self._settings).run(jobs)
 
     def __del__(self) -> None:
@@ -155,6 +156,7 @@ def _parser() -> argparse.ArgumentParser:
         "--comfy-argument", action="append", default=[], help="for ComfyUI's main.py; repeatable"
     )
     parser.add_argument("--tries", type=int, default=Settings().tries)
+    add_row_seconds(parser)
     return parser
 
 
@@ -210,7 +212,12 @@ def paint(
         compute=ray.data.ActorPoolStrategy(size=actors),
         num_cpus=CPUS,
         num_gpus=gpus,
-        fn_constructor_args=(by_id, results.folder, comfy, Settings(tries=options.tries)),
+        fn_constructor_args=(
+            by_id,
+            results.folder,
+            comfy,
+            Settings(tries=options.tries, row_seconds=options.row_seconds),
+        ),
     )
     if models.any:
         pictures = pictures.map_batches(

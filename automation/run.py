@@ -62,7 +62,17 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="without an answer, after which a server is lost",
     )
+    add_row_seconds(parser)
     return parser
+
+
+def add_row_seconds(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--row-seconds",
+        type=float,
+        metavar="SECONDS",
+        help="of work at a row, after which it is interrupted and counts as failed; default: any",
+    )
 
 
 def add_order_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,12 +103,14 @@ def order_of(options: argparse.Namespace) -> Order:
 
 
 async def run(options: argparse.Namespace) -> int:
-    settings = Settings(options.tries, options.queued, options.patience)
+    settings = Settings(options.tries, options.queued, options.patience, options.row_seconds)
     scores = scoring(options)
     async with AsyncExitStack() as stack:
         results = None if options.check else Results(options.out)
         client = client_name(results) if results else "flashface-check"
-        servers = await connected(stack, options.server, client, settings.patience)
+        servers = await connected(
+            stack, options.server, client, settings.patience, settings.row_seconds
+        )
         checked = await check(order_of(options), servers)
         if not say(checked, options):
             return REFUSED

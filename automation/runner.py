@@ -22,11 +22,13 @@ ASK_AGAIN = 2.0  # seconds between questions to a server that is gone
 
 
 class Settings(NamedTuple):
-    """queued: prompts at a server at a time. patience: seconds without an answer of any server."""
+    """queued: prompts at a server at a time. patience: seconds without an answer of any server.
+    row_seconds: of work at a row; None: any."""
 
     tries: int = 3
     queued: int = 2
     patience: float = 60.0
+    row_seconds: float | None = None
 
 
 class Tally(NamedTuple):

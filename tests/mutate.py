@@ -13,7 +13,7 @@ LEFT_OUT = (".git", ".comfy", "__pycache__", ".pytest_cache", ".ruff_cache")
 
 
 class Mutant(NamedTuple):
-    """line and becomes: a part of one line of flashface_core/`file`. test: below tests/."""
+    """line and becomes: a part of one line of `file`, below flashface_core/. test: below tests/."""
 
     family: str
     file: str

@@ -63,7 +63,14 @@ def start_here(canvas: Canvas) -> None:
         canvas, face.model, prompt, no_words, latent["LATENT"], steps=20, cfg=5.0, sampler="euler"
     )
     decoded = decode(canvas, drawn, of)
-    saved = save(canvas, decoded)
+    larger = canvas.add(
+        "ImageScaleBy",
+        "Larger, to look at",
+        image=decoded["IMAGE"],
+        upscale_method="lanczos",
+        scale_by=3.0,
+    )
+    saved = save(canvas, larger)
     canvas.lay(
         [
             Group("1. Models", [[tiny]]),
@@ -72,7 +79,7 @@ def start_here(canvas: Canvas) -> None:
         ],
         [
             Group("4. FlashFace", face.columns),
-            Group("5. Picture", [[latent, drawn, decoded], [saved]]),
+            Group("5. Picture", [[latent, drawn, decoded], [larger, saved]]),
         ],
     )
 

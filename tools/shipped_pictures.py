@@ -67,6 +67,8 @@ def draw_scene(server: ComfyServer) -> Image.Image:
     for node in workflow.values():
         if node["class_type"] == "FlashFaceTinyPhotos":
             node["inputs"]["person"] = 4
+        if node["class_type"] == "ImageScaleBy":
+            node["inputs"]["scale_by"] = 1.0
     (picture,) = run(server, workflow)["Save Image"]
     opaque = Image.new("L", picture.size, 255)
     ImageDraw.Draw(opaque).ellipse((32, 24, 96, 96), fill=0)

@@ -24,6 +24,7 @@ from .people import People
 from .scenes import Scenes
 from .shapes import Frame, cover
 from .style import apply_style, shine, style_numbers
+from .version import WORLD
 
 SIZE = 128
 CROP = 64
@@ -37,10 +38,20 @@ def draw(people: People, scenes: Scenes, size: int = SIZE) -> tuple[Tensor, Tens
     _, numbers = style_numbers(scenes)
     f = frame_for(face, size, numbers["sway"])
     picture = draw_backdrop(f, scenes, 2 / size)
+    if WORLD == 2:
+        picture = out_of_focus(picture)
     picture, solid = _draw_person(picture, f, face, people, scenes)
     picture = shine(picture, f, face, scenes, solid)
     picture = draw_mark(picture, f, face, people)
     return apply_style(picture, f, scenes, solid).clamp(0, 1), _box(face)
+
+
+def out_of_focus(picture: Tensor) -> Tensor:
+    """A portrait's background: details of a pixel or two would fill the latents of a small VAE."""
+    step = max(1, picture.shape[-1] // SIZE)
+    for _ in range(2):
+        picture = F.avg_pool2d(picture, 4 * step + 1, 1, 2 * step, count_include_pad=False)
+    return picture
 
 
 def _draw_person(

@@ -81,10 +81,15 @@ def captions(
     ]
 
 
+def lean(scenes: Scenes) -> Tensor:
+    """Indexes (B,) into LEANS: to the left of the picture, upright, to its right."""
+    return 1 + (scenes.tilt > UPRIGHT).long() - (scenes.tilt < -UPRIGHT).long()
+
+
 def _words(scenes: Scenes, part: str) -> list[str]:
     if part == "lean":
         leans = list(LEANS.values())
-        return [leans[1 + (t > UPRIGHT) - (t < -UPRIGHT)] for t in scenes.tilt.tolist()]
+        return [leans[index] for index in lean(scenes).tolist()]
     table = {
         "age": AGES,
         "expression": EXPRESSIONS,

@@ -37,12 +37,13 @@ def text_projection(state: dict[str, Tensor]) -> Tensor | None:
 class ClipText:
     """Core's CLIP-L as a function of texts, which are cut to 77 tokens and may hold parentheses.
 
-    projection: (768, 768), from pooled texts to where pictures are; None: not in the file.
+    clip: core's own. projection: (768, 768), from pooled texts to where pictures are; None: not in
+    the file.
     """
 
     def __init__(self, clip, projection: Tensor | None) -> None:
         self.projection = projection
-        self._clip = clip
+        self.clip = clip
         self._encoded = lru_cache(maxsize=4096)(self._encode)  # 0.9 GB
 
     def __call__(self, texts: list[str]) -> Tensor:
@@ -73,9 +74,9 @@ class ClipText:
         return encoded[0].float().to(word.device)
 
     def _encode(self, text: str) -> tuple[Tensor, Tensor]:
-        tokens = self._clip.tokenize(text, disable_weights=True)
+        tokens = self.clip.tokenize(text, disable_weights=True)
         first = {name: chunks[:1] for name, chunks in tokens.items()}
-        embedding, pooled = self._clip.encode_from_tokens(first, return_pooled=True)
+        embedding, pooled = self.clip.encode_from_tokens(first, return_pooled=True)
         return embedding.detach().float().cpu().clone(), pooled.detach().float().cpu().clone()
 
 

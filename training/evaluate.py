@@ -11,6 +11,14 @@ whole SD1.5 checkpoint. --model-pack (InsightFace) adds similarity and identific
 (CLIP ViT-L/14) clip_score; without them it is measured whether there is a face.
 
 --out FOLDER gets measures.csv, measures.md, grid.png and, with --sweep, a plot per setting.
+
+    python -m training.evaluate --multiid-bench FOLDER --system NAME --checkpoint FILE ... --out ..
+    python -m training.evaluate --face2diffusion-protocol FOLDER --prompts FILE --checkpoint ...
+
+MultiID-Bench (its cases of one person), or every photographed face with every prompt. The same
+files, for --system other than flashface with SD1.5 as --checkpoint, and the system's own as
+--system-weights. --model-pack, --zoo (YuNet and SFace) or both compare faces. Pictures are kept in
+--out; what is there is not drawn again. docs/TRAINING.md says more.
 """
 
 import argparse
@@ -22,12 +30,14 @@ from pathlib import Path
 
 from flashface_core.errors import FlashFaceError
 from training.comfyui import find_comfyui
+from training.photos import benchmark_command
 
 log = logging.getLogger("flashface.training")
 
 TOY = ("people", "models")
 NEEDED, FILES = ("checkpoint", "clip", "vae"), ("checkpoint", "clip", "vae", "clip_vision")
 PHOTOS = (*FILES, "model_pack", "prompts", "size", "steps")
+BENCHMARK = ("system", "system_weights", "zoo", "more_photos")
 
 
 def problem(options: argparse.Namespace) -> str | None:
@@ -35,7 +45,14 @@ def problem(options: argparse.Namespace) -> str | None:
     if options.out is None and options.json is None:
         return "nothing to write: give --json FILE, --out FOLDER, or both"
     given = {name for name, value in vars(options).items() if value is not None}
-    if stray := [name for name in (TOY if options.photos else PHOTOS) if name in given]:
+    benchmark = next((name for name in benchmark_command.BENCHMARKS if name in given), None)
+    if benchmark and (stray := [name for name in (*TOY, "photos") if name in given]):
+        return f"{_option(stray[0])} goes without {_option(benchmark)}"
+    if not benchmark and (stray := [name for name in BENCHMARK if name in given]):
+        return f"{_option(stray[0])} needs --multiid-bench or --face2diffusion-protocol FOLDER"
+    if not benchmark and (
+        stray := [name for name in (TOY if options.photos else PHOTOS) if name in given]
+    ):
         other = "goes without --photos" if options.photos else "needs --photos FOLDER"
         return f"{_option(stray[0])} {other}"
     if options.photos and (missing := [name for name in NEEDED if name not in given]):
@@ -50,7 +67,7 @@ def problem(options: argparse.Namespace) -> str | None:
         return f"--size is {options.size}; a multiple of 8 is needed, as a latent pixel is"
     if options.steps is not None and not 1 <= options.steps <= 1000:
         return f"--steps is {options.steps}; 1 to 1000 are possible"
-    return None
+    return benchmark_command.problem(options) if benchmark else None
 
 
 def _option(name: str) -> str:
@@ -83,6 +100,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--people", type=int, help="toy people; default: 20")
     parser.add_argument("--models", type=Path, help="folder of tiny models; default: the shipped")
     parser.add_argument("--photos", type=Path, help="folder with a folder per person")
+    parser.add_argument("--multiid-bench", type=Path, help="folder of MultiID-Bench")
+    parser.add_argument("--face2diffusion-protocol", type=Path, help="folder of faces")
+    parser.add_argument("--system", choices=benchmark_command.SYSTEMS, help="default: flashface")
+    parser.add_argument("--system-weights", type=Path, nargs="+", help="files of other systems")
+    parser.add_argument("--zoo", type=Path, help="folder with YuNet and SFace of OpenCV Zoo")
+    parser.add_argument(
+        "--more-photos", type=Path, help="folder per case with three photographs: a row with four"
+    )
     parser.add_argument("--checkpoint", type=Path, help="FlashFace weights")
     parser.add_argument("--clip", type=Path, help="CLIP-L")
     parser.add_argument("--vae", type=Path, help="SD1.5's VAE")
@@ -106,15 +131,18 @@ def main(arguments: list[str] | None = None) -> None:
 
     started = time.monotonic()
     try:
-        evaluation = make_evaluation(options)
+        if options.multiid_bench or options.face2diffusion_protocol:
+            evaluation, result = None, benchmark_command.run(options)
+        else:
+            evaluation = make_evaluation(options)
+            result = evaluation.compare()
     except FlashFaceError as error:
         sys.exit(str(error))
-    result = evaluation.compare()
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(result, indent=2) + "\n")
-    sweeps = evaluation.sweeps() if options.sweep else {}
-    if options.out:
+    if evaluation is not None and options.out:
+        sweeps = evaluation.sweeps() if options.sweep else {}
         save_report(options.out, evaluation, result, sweeps)
     for name, value in result.items():
         log.info("%32s  %s", name, f"{value:.3f}" if isinstance(value, float) else value)

@@ -72,6 +72,10 @@ class Evaluation:
         """Of pictures (N * P, 3, H, W) in 0..1, person by person. NaN: nothing to measure."""
         raise NotImplementedError
 
+    def intervals(self, pictures: Tensor) -> dict[str, tuple[float, float]]:
+        """Of the means that `measure` gives, with 95 %; those that there are."""
+        return {}
+
     def bounds(self) -> dict[str, Measures]:
         """Measures of other pictures to compare with, by a suffix."""
         return {}
@@ -108,6 +112,8 @@ class Evaluation:
         result: dict[str, float | int] = dict(self.measure(self.pictures))
         for suffix, measures in ({"without": self.measure(self.plain)} | self.bounds()).items():
             result |= {f"{name}_{suffix}": value for name, value in measures.items()}
+        for name, (low, high) in self.intervals(self.pictures).items():
+            result |= {f"{name}_low": low, f"{name}_high": high}
         result |= {
             "people": self.people,
             "prompts": len(self.labels),

@@ -16,8 +16,11 @@ from .base import OnFrozenUNet
 from .data import UNIT_FACE
 
 LINEAR, TRANSFORMERS, RESIDUALS = "linear", "transformers", "residuals"
-FACE, STYLE = UNIT_FACE, "style without face"
+FACE, STYLE, WHOLE = UNIT_FACE, "style without face", "style"
 DROP_STYLE, DROP_FACE = 0.64, 0.1  # as published, independent of each other
+# Where WHOLE was seen: the share of samples that stand for the published mixture's pictures of
+# other things (a part of LAION). Their style is that of the whole picture and their face is zero.
+OTHER_PICTURES = 0.3
 
 
 class FaceStudioNetworks(OnFrozenUNet):
@@ -52,6 +55,10 @@ class FaceStudioNetworks(OnFrozenUNet):
     def forward(self, batch, noisy, texts):
         kept = (batch.chances >= batch.chances.new_tensor([DROP_STYLE, DROP_FACE])).to(noisy)
         style, face = batch.seen[STYLE] * kept[:, :1], batch.seen[FACE] * kept[:, 1:]
+        if WHOLE in batch.seen:
+            others = batch.chances[:, 1:] >= 1 - OTHER_PICTURES
+            style = torch.where(others, batch.seen[WHOLE], style)
+            face = torch.where(others, torch.zeros_like(face), face)
         context = self.linear.branch(style, face)
         return self.predict(noisy, batch.timesteps, context), batch.noise
 

@@ -23,6 +23,14 @@ class Models(NamedTuple):
     vae: Any
 
 
+class Conditioned(NamedTuple):
+    """What a system gives the sampler for some captions of one person."""
+
+    model: Any
+    positive: list
+    negative: list
+
+
 class Settings(NamedTuple):
     """Of the sampler. cfg: of the text; `simple` is the official spacing if steps divide 1000."""
 

@@ -46,7 +46,7 @@ def test_a_script_draws_the_person_of_a_photo(run, servers, folder, tmp_path, na
         run(sys.executable, str(EXAMPLES / f"{name}.py"), address(servers), str(photo))
         (path,) = tmp_path.glob("*.png")
         with Image.open(path) as picture:
-            assert picture.size == (128, 128)
+            assert picture.size == (384, 384)
             drawn[person] = picture.tobytes()
         path.unlink()
     assert drawn[0] != drawn[1]

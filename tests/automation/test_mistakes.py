@@ -146,17 +146,18 @@ def test_names_write_nothing_outside_of_the_results(folder, servers, tmp_path):
     """Neither those of people, nor what the workflow saves under or beside."""
     workflow = json.loads(WORKFLOW.read_text())
     saving = {"identity": ["6", 0], "filename": "anna"}
-    workflow["14"] = {"class_type": "FlashFaceIdentitySave", "inputs": saving}
+    (save,) = (node for node in workflow.values() if node["class_type"] == "SaveImage")
+    workflow["90"] = {"class_type": "FlashFaceIdentitySave", "inputs": saving}
     path, out = tmp_path / "writes.json", tmp_path / "out"
     row = {"photos": "people/person_0/*", "person": "../../../tmp/anna\0:*?", "prompt": PROMPTS[0]}
     row |= {"KSampler.steps": 1, "Picture size.width": 64, "Picture size.height": 64}
     manifest = folder / "names.jsonl"
     manifest.write_text(json.dumps(row))
-    workflow["13"]["inputs"]["filename_prefix"] = "../../somewhere/else"
+    save["inputs"]["filename_prefix"] = "../../somewhere/else"
     path.write_text(json.dumps(workflow))
     told = run(manifest, out, servers[:1], "--workflow", str(path), code=2)
     assert "filename_prefix: got '../../somewhere/else', which leads out of a folder" in told
-    workflow["13"]["inputs"]["filename_prefix"] = "somewhere/else"
+    save["inputs"]["filename_prefix"] = "somewhere/else"
     path.write_text(json.dumps(workflow))
     before = files(servers[0].base, tmp_path)
     run(manifest, out, servers[:1], "--workflow", str(path))

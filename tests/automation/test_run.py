@@ -13,7 +13,9 @@ from support.automation import (
     PROMPTS,
     ROWS,
     SEEDS,
+    SMALL,
     STEPS,
+    WORKFLOW,
     assert_same_pictures,
     ids_once,
     journal,
@@ -165,6 +167,30 @@ def test_rows_that_fail_end_in_the_report_with_what_comfyui_says(folder, servers
     assert row["row"] == 2 and row["tries"] == 2 and row["file"] is None
     assert row["error"].startswith("node 6 (FlashFaceIdentityPlace): The place of the face is out")
     assert "1 of 2 pictures are there." in told and row["error"] in told
+
+
+def test_a_row_that_takes_too_long_is_interrupted_and_the_others_are_drawn(
+    folder, servers, tmp_path
+):
+    out, workflow = tmp_path / "out", json.loads(WORKFLOW.read_text())
+    (save,) = (node for node in workflow.values() if node["class_type"] == "SaveImage")
+    wait = {"image": save["inputs"]["images"], "seconds": 0.0}
+    workflow["90"] = {"class_type": "TestWait", "inputs": wait, "_meta": {"title": "Wait"}}
+    save["inputs"]["images"] = ["90", 0]
+    (tmp_path / "waits.json").write_text(json.dumps(workflow))
+    lines = [
+        {"photos": "people/person_0/*", "prompt": PROMPTS[0], "seed": n, **SMALL} for n in range(5)
+    ]
+    lines[1]["Wait.seconds"] = 300
+    manifest = folder / "waits.jsonl"
+    manifest.write_text("\n".join(map(json.dumps, lines)))
+    more = ("--workflow", str(tmp_path / "waits.json"), "--tries", "2", "--row-seconds", "8")
+    told = run(manifest, out, servers[:1], *more, code=1)
+    assert "4 of 5 pictures are there." in told
+    (row,) = [row for row in _table(out) if row["error"]]
+    assert row["row"] == 2 and row["tries"] == 2
+    assert row["error"] == "It took longer than 8 seconds and was interrupted."
+    assert [r["tries"] for r in _table(out)] == [1, 2, 1, 1, 1]
 
 
 def _table(out):

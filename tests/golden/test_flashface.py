@@ -1,12 +1,14 @@
 """Equal to the official implementation, through the code that the nodes use."""
 
 import json
+from dataclasses import replace
 
 import comfy.samplers
 import pytest
 import torch
 from comfy_extras.nodes_custom_sampler import CFGGuider, SamplerCustomAdvanced
 from flashface_pack.flashface_core.capture import feature_maps
+from flashface_pack.flashface_core.comfy_adapter.photo_encoder import ANCHORS
 from flashface_pack.flashface_core.faces.crop import crop_face, pad_to_square
 from flashface_pack.flashface_core.people.place import position_mask
 from safetensors.torch import load_file
@@ -197,11 +199,22 @@ def trailing_sigmas(model, steps: int) -> torch.Tensor:
     return torch.cat([sigmas.float(), torch.zeros(1)])
 
 
-@torch.inference_mode()
 def trajectory(golden, config, networks, record):
     model, net = networks(golden.metadata["topology"])
     data = golden.tensors()
     features = make_features(net, data["in.ref"], data["in.neg"], place=golden_place(data))
+    final, seen, used = drawn(model, features, data, config)
+    assert used.tolist() == data["out.t_used"].tolist()
+    assert [len(branches) for branches in seen.branches] == data["out.branches"].tolist()
+    assert len(seen.denoised) == config["steps"]
+    for got, expected in zip(seen.denoised, data["out.x0"], strict=True):
+        record("x0", relative_error(got, expected), STEP)
+    record("z0", relative_error(final, data["out.z0"]), STEP)
+
+
+@torch.inference_mode()
+def drawn(model, features, data, config):
+    """The last latent of a recorded trajectory, what was seen on the way, and its timesteps."""
     model, seen = observe(model)
     model = apply_features(model, features, golden_guidance(config["guidance"]))
     scale = config["guidance"]["scale"]
@@ -213,13 +226,7 @@ def trajectory(golden, config, networks, record):
         RecordedNoise(data["in.noise"]), guider, sampler, sigmas, latent
     )
     used = model.get_model_object("model_sampling").timestep(sigmas[:-1])
-    assert used.tolist() == data["out.t_used"].tolist()
-    assert [len(branches) for branches in seen.branches] == data["out.branches"].tolist()
-    assert len(seen.denoised) == config["steps"]
-    for got, expected in zip(seen.denoised, data["out.x0"], strict=True):
-        record("x0", relative_error(got, expected), STEP)
-    final = result.args[0]["samples"] * model.model.latent_format.scale_factor
-    record("z0", relative_error(final, data["out.z0"]), STEP)
+    return result.args[0]["samples"] * model.model.latent_format.scale_factor, seen, used
 
 
 @torch.inference_mode()
@@ -285,3 +292,28 @@ KINDS = {
 }
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+MINI_TRAJECTORIES = [
+    golden
+    for golden in golden_files()
+    if golden.metadata.get("kind") == "trajectory" and golden.metadata["topology"] == "mini"
+]
+
+
+@pytest.mark.parametrize("recorded", MINI_TRAJECTORIES, ids=lambda recorded: recorded.path.stem)
+def test_anchors_stay_near_the_recorded_trajectories(recorded, networks):
+    """Nearer the more there are; without a face, all that the photos do is missing."""
+    model, net = networks("mini")
+    data, config = recorded.tensors(), json.loads(recorded.metadata["config"])
+    features = make_features(net, data["in.ref"], data["in.neg"], place=golden_place(data))
+    errors = {}
+    for name, anchors in ANCHORS.items():
+        final, *_ = drawn(model, replace(features, anchors=anchors), data, config)
+        errors[name] = relative_error(final, data["out.z0"])
+    nobody = replace(features, people=())
+    final, *_ = drawn(model, nobody, data, config)
+    without = relative_error(final, data["out.z0"])
+    print({**errors, "without photos": without})
+    assert errors["exact"] < STEP
+    assert errors["exact"] < errors["9 anchors"] < errors["5 anchors"] < without / 4

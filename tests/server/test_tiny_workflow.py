@@ -19,7 +19,7 @@ def as_shipped(server):
 
 
 def test_the_shipped_workflow_gives_a_picture_without_complaint(server, as_shipped):
-    assert as_shipped.shape == (128, 128, 3)
+    assert as_shipped.shape == (384, 384, 3)
     assert as_shipped.std() > 10
     log = server.log_text()
     for complaint in ("clip missing", "unet missing", "Missing VAE keys", "Leftover VAE keys"):

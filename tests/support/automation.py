@@ -57,7 +57,23 @@ async def tell(request):
     return web.json_response(seen)
 
 PromptServer.instance.add_on_prompt_handler(watch)
-NODE_CLASS_MAPPINGS = {}
+
+class Wait:
+    CATEGORY, FUNCTION, RETURN_TYPES = "test", "wait", ("IMAGE",)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"image": ("IMAGE",), "seconds": ("FLOAT", {"default": 0.0})}}
+
+    def wait(self, image, seconds):
+        import time
+        from comfy.model_management import throw_exception_if_processing_interrupted
+        for _ in range(int(10 * seconds)):
+            throw_exception_if_processing_interrupted()
+            time.sleep(0.1)
+        return (image,)
+
+NODE_CLASS_MAPPINGS = {"TestWait": Wait}
 """
 
 

@@ -100,9 +100,9 @@ def test_encoded_people_are_those_drawn(autoencoder):
     with torch.no_grad():
         (latent,) = autoencoder.taesd_encoder(drawn)
         (reference,) = autoencoder.taesd_encoder(face_crop(drawn, boxes))
-    # Encoded in bf16.
-    torch.testing.assert_close(picture.latent.float(), latent, rtol=0.05, atol=0.05)
-    torch.testing.assert_close(picture.reference.float(), reference, rtol=0.05, atol=0.05)
+    # Kept in half precision.
+    torch.testing.assert_close(picture.latent.float(), latent, rtol=2e-3, atol=2e-3)
+    torch.testing.assert_close(picture.reference.float(), reference, rtol=2e-3, atol=2e-3)
     assert picture.caption == captions(Scenes.draw_from(5, "train", [35]))[0]
     assert picture.box == pytest.approx(boxes[0].tolist(), abs=1e-5)
 

@@ -95,7 +95,9 @@ def test_every_system_stands_in_the_table(folder, evaluation, monkeypatch):
         system = make()
         row, pictures = compare.measure(evaluation, system)
         assert pictures.shape == (8, 3, 128, 128)
-        assert set(compare.COLUMNS) - set(row) <= {"mark_recovery"}
+        assert set(compare.COLUMNS) - set(row) <= {"mark_recovery", "copied_pose"}
+        low, high = row["identification_interval"]
+        assert low <= row["identification"] <= high
         assert (row["trained_parameters"] == 0) == (
             name.startswith(("no ", "training-free")) or name.endswith("training-free")
         )
@@ -107,6 +109,10 @@ def test_every_system_stands_in_the_table(folder, evaluation, monkeypatch):
     told = compare.markdown(table).splitlines()
     assert told[0] == "| measure | FlashFace |"
     assert "| identification | 0.500 |" in told and "| trained parameters | 12,345 |" in told
+    assert f"({row['text_accuracy_interval'][0]:.2f}-" in compare.markdown({"last": row})
+    compare.plot(folder / "plot.png", {"last": row})
+    with Image.open(folder / "plot.png") as plot:
+        assert plot.size == (700, 500)
     drawn = {"nobody": evaluation.cast.drawings}
     compare.save_pictures(folder / "systems.png", evaluation, drawn)
     with Image.open(folder / "systems.png") as sheet:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from math import ceil
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -85,9 +86,15 @@ def look_at(photo: Photo, detector: Detector) -> PhotoScan:
     )
 
 
-def read_picture(blob: Blob) -> Image.Image:
+class Readable(Protocol):
+    """A Blob, or bytes in memory."""
+
+    def read(self) -> bytes: ...
+
+
+def read_picture(file: Readable) -> Image.Image:
     """Upright RGB; transparency falls on black. Raises whatever Pillow does for damaged data."""
-    picture = ImageOps.exif_transpose(Image.open(io.BytesIO(blob.read())))
+    picture = ImageOps.exif_transpose(Image.open(io.BytesIO(file.read())))
     if "A" in picture.getbands() or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         black = Image.new("RGBA", picture.size, (0, 0, 0, 255))

@@ -1,11 +1,7 @@
-"""A small VAE for the toy world, in TAESD's single-file layout, which core's VAELoader reads.
+"""A small VAE for the toy world, in TAESD's single-file layout, which core's VAELoader reads."""
 
-python -m training.tiny.autoencoder --out toy_vae.safetensors
-"""
-
-import argparse
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -18,7 +14,6 @@ from torch import Tensor, nn
 from toy_world.draw import draw, face_crop
 from toy_world.people import People
 from toy_world.scenes import Scenes
-from training.comfyui import find_comfyui
 
 log = logging.getLogger("flashface.training")
 
@@ -26,6 +21,7 @@ log = logging.getLogger("flashface.training")
 SD15_LATENT_SCALE = 0.18215
 PATCH = 64
 CHANNELS = 4
+NOISE = 0.05
 # From the full size to an eighth: channels, and blocks used of those that TAESD has room for.
 WIDTHS = (16, 32, 64, 64)
 ENCODER_BLOCKS = (1, 1, 2, 3)
@@ -156,19 +152,14 @@ def save_autoencoder(model: SlimAutoencoder, path: str | Path) -> None:
 
 
 def load_autoencoder(path: str | Path, device: str = "cpu") -> SlimAutoencoder:
-    """What `save_autoencoder` wrote, without the zeros; in channels-last order."""
+    """What `save_autoencoder` wrote, without the zeros."""
     model, whole = SlimAutoencoder(), load_file(path)
     slim = {
         name: whole[name][tuple(slice(size) for size in value.shape)]
         for name, value in model.state_dict().items()
     }
     model.load_state_dict(slim)
-    return _channels_last(model, device).eval()
-
-
-def _channels_last(model: SlimAutoencoder, device) -> SlimAutoencoder:
-    """bf16 in this order is twice to five times faster where the processor has it."""
-    return model.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return model.to(device).eval()
 
 
 def reconstruct(model, pictures: Tensor, noise: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -178,60 +169,32 @@ def reconstruct(model, pictures: Tensor, noise: float = 0.0) -> tuple[Tensor, Te
 
 
 def loss_of(decoded: Tensor, pictures: Tensor, latents: Tensor) -> Tensor:
-    """L1 on pixels and on their differences (edges of thin marks), and latents of spread 1."""
-    pixels = (decoded - pictures).abs().mean()
-    edges = sum((decoded.diff(dim=dim) - pictures.diff(dim=dim)).abs().mean() for dim in (2, 3))
-    means, spreads = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
-    return pixels + 0.5 * edges + 0.01 * (means.square().mean() + (spreads - 1).square().mean())
-
-
-def decoder_loss(decoded: Tensor, pictures: Tensor, latents: Tensor) -> Tensor:
-    """The same on squares as well: what may be a little to the side is drawn faintly, where L1
-    alone leaves it out."""
+    """L1 and squares of pixels and of their differences (edges of thin marks), and latents of
+    spread 1. What may be a little to the side is drawn faintly, where L1 alone leaves it out."""
     absolute, squared = (decoded - pictures).abs().mean(), (decoded - pictures).square().mean()
     for dim in (2, 3):
         edges = decoded.diff(dim=dim) - pictures.diff(dim=dim)
         absolute = absolute + 0.5 * edges.abs().mean()
         squared = squared + 0.75 * edges.square().mean()
-    return 0.5 * absolute + 4 * squared
+    means, spreads = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
+    usual = means.square().mean() + (spreads - 1).square().mean()
+    return 0.5 * absolute + 4 * squared + 0.01 * usual
 
 
 def train(
-    steps: int, seed: int, decoder_steps: int = 0, batch: int = 4, rate: float = 1e-3
+    steps: int, seed: int, batch: int = 4, rate: float = 7e-4, start: Path | None = None
 ) -> SlimAutoencoder:
-    """Both halves for `steps`, then the decoder alone, which is slower to learn thin lines.
+    """start: a file to go on from; None: from nothing.
 
     Every process of `accelerate launch` adds `batch` drawings to a step: on a CPU two processes of
-    one thread do twice the work of one with two.
+    one thread do twice the work of one with two. Latents get a little noise, as those of a sampler
+    have some.
     """
-    torch.manual_seed(seed)
-    model = _channels_last(SlimAutoencoder(), torch.device(PartialState().device or "cpu"))
-    _fit(model, model.parameters(), loss_of, steps, seed, batch, rate)
-    return sharpen(model, decoder_steps, seed, batch, rate)
-
-
-def sharpen(
-    model: SlimAutoencoder, steps: int, seed: int, batch: int = 4, rate: float = 1e-3
-) -> SlimAutoencoder:
-    """Train the decoder alone: latents stay what they are, and so does all that is made of them."""
-    model.taesd_encoder.requires_grad_(False)
-    _fit(model, model.taesd_decoder.parameters(), decoder_loss, steps, seed + 1, batch, rate)
-    return model.eval()
-
-
-def _fit(
-    model: SlimAutoencoder,
-    trained: Iterable[nn.Parameter],
-    loss_function: Callable[[Tensor, Tensor, Tensor], Tensor],
-    steps: int,
-    seed: int,
-    batch: int,
-    rate: float,
-) -> None:
-    """Latents get a little noise, as those of a sampler have some."""
     state = PartialState()
     device = torch.device(state.device or "cpu")
-    trained = list(trained)
+    torch.manual_seed(seed)
+    model = (SlimAutoencoder() if start is None else load_autoencoder(start)).to(device).train()
+    trained = list(model.parameters())
     optimizer = torch.optim.AdamW(trained, rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda n: min(1.0, (n + 1) / 100) * min(1.0, 2 * (1 - n / steps))
@@ -239,10 +202,8 @@ def _fit(
     torch.manual_seed(seed + 1 + state.process_index)  # of the noise
     windows = patches(seed, batch, state.process_index, state.num_processes, device)
     for step, pictures in zip(range(1, steps + 1), windows, strict=False):
-        pictures = pictures.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16):
-            decoded, latents = reconstruct(model, pictures, noise=0.05)
-        loss = loss_function(decoded.float(), pictures, latents.float())
+        decoded, latents = reconstruct(model, pictures, NOISE)
+        loss = loss_of(decoded, pictures, latents)
         optimizer.zero_grad()
         loss.backward()
         for parameter in trained:
@@ -253,7 +214,9 @@ def _fit(
         optimizer.step()
         schedule.step()
         if step % (steps // 50 or 1) == 0 and state.is_main_process:
-            log.info("step %d of %d  loss %.4f", step, steps, loss.item())
+            error = F.mse_loss(decoded.detach(), pictures)
+            log.info("step %d of %d  loss %.4f  %.2f dB", step, steps, loss, -10 * error.log10())
+    return model.eval()
 
 
 @torch.no_grad()
@@ -275,23 +238,3 @@ def score(model, seed: int, people: int = 200) -> dict[str, float]:
         for name, values in squared.items()
     }
     return scores | {"spread of latents": float(torch.stack(spreads).mean())}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Train and score the toy world's VAE.")
-    parser.add_argument("--steps", type=int, default=4400)
-    parser.add_argument("--decoder-steps", type=int, default=5000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", required=True)
-    options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    find_comfyui(cpu=not torch.cuda.is_available())
-    model = train(options.steps, options.seed, options.decoder_steps)
-    if PartialState().is_main_process:
-        save_autoencoder(model, options.out)
-        for name, value in score(load_autoencoder(options.out), options.seed).items():
-            log.info("%20s %.2f", name, value)
-
-
-if __name__ == "__main__":
-    main()

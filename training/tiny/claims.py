@@ -15,19 +15,21 @@ from flashface_core.comfy_adapter.face2diffusion import (
 from flashface_core.comfy_adapter.facestudio.apply import apply_facestudio
 from flashface_core.comfy_adapter.facestudio.networks import FaceStudio, load_facestudio
 from flashface_core.comfy_adapter.flashface.tiny import load_tiny_clip
+from flashface_core.face2diffusion.word import PLACEHOLDER
 from flashface_core.people.identity import Identity, join_people
 from flashface_core.people.place import Place
 from toy_world.draw import CROP, face_crop
 from toy_world.draw import draw as draw_people
 from toy_world.people import People
 from toy_world.scenes import PARTS, Scenes, captions
+from training.identity_measures import bootstrap_interval
 from training.sampling import identity_of, region_masks, sample
 
+from .measure import TEXT
 from .pictures import draw_pictures
 from .systems_under_test import (
     FACES,
     MAPPING,
-    PLACEHOLDER,
     STRANGER,
     STUDIO,
     Conditioned,
@@ -35,8 +37,8 @@ from .systems_under_test import (
     Systems,
     joined,
     style_image,
-    with_person,
 )
+from .text import with_person
 from .together import NEIGHBOURS
 
 HALVES = ((0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 0.5, 1.0))
@@ -69,10 +71,12 @@ def class_guidance(evaluation, systems: Systems, without: Path) -> dict[str, flo
     """Pictures of adults by two mapping networks of one recipe, the second one without CGDR.
 
     change: mean difference to the pictures without a person's word, at the head and elsewhere.
+    agreement: mean probability that the readers give to what the text asks for, which is not
+    saturated where the share of right answers is; its difference has an interval over people.
     """
     encoders = systems.folder / FACES
     mappings = {"with": None, "without": load_face2diffusion(without, encoders)}
-    result = {}
+    result, agreements = {}, {}
     rows = torch.tensor(rows_of(evaluation))
     owner = rows // len(evaluation.labels)
     plain = draw_pictures(evaluation, systems.makers["no reference"](), 4, adults(evaluation))
@@ -88,7 +92,27 @@ def class_guidance(evaluation, systems: Systems, without: Path) -> dict[str, flo
         for what in ("background", "clothes", "expression"):
             truth = evaluation.cast.truth[what][rows]
             result[f"{name}_cgdr_{what}"] = _share(values[what] == truth)
-    return result
+        agreements[name] = agreement(evaluation, pictures, rows)
+        result[f"{name}_cgdr_agreement"] = agreements[name].mean().item()
+    better = agreements["with"] - agreements["without"]
+    low, high = bootstrap_interval(better, owner)
+    return result | {
+        "cgdr_agreement_gain": better.mean().item(),
+        "cgdr_agreement_gain_low": low,
+        "cgdr_agreement_gain_high": high,
+    }
+
+
+@torch.no_grad()
+def agreement(evaluation, pictures: Tensor, rows: Tensor) -> Tensor:
+    """(R,): the mean probability of background, clothes and expression that were asked for."""
+    probes, truth = evaluation.probes, evaluation.cast.truth
+    _, logits = probes.look(face_crop(pictures, probes.find(pictures), CROP))
+    logits |= probes.look_around(pictures)
+    parts = [
+        logits[name].float().softmax(1).gather(1, truth[name][rows][:, None])[:, 0] for name in TEXT
+    ]
+    return torch.stack(parts).mean(0)
 
 
 def around(boxes: Tensor) -> Tensor:

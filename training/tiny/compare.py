@@ -5,8 +5,8 @@
 
 Every row of the table is the shipped tiny model of one system, run through what its nodes call;
 "copied expression": of the pictures made from a single photo, in a text that asks for another
-expression than that of the photo, how many show the photo's. FaceStudio and Face Fusion have no
-place for the face, so nobody's place is given.
+expression than that of the photo, how many show the photo's; copied pose likewise. FaceStudio and
+Face Fusion have no place for the face, so nobody's place is given.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from torch import Tensor
 from training.comfyui import find_comfyui
 from training.pictures import save_grid
 
+from .measure import copying
 from .pictures import draw_pictures
 
 log = logging.getLogger("flashface.training")
@@ -41,51 +42,100 @@ COLUMNS = (
     "elder_age",
     "elder_identification",
     "mark_recovery",
+    "harmonic_mean",
+    "geometric_mean",
+    "similarity_to_truth",
     "copied_expression",
+    "copied_pose",
+    "one_photo_similarity_to_truth",
+    "one_photo_similarity",
+    "copy_paste",
     "seconds_per_picture",
     "trained_parameters",
 )
 
 
-def measure(evaluation, system) -> tuple[dict[str, float], Tensor]:
-    """The row of one system, and its pictures of the cast."""
+def measure(evaluation, system) -> tuple[dict[str, float | list[float]], Tensor]:
+    """The row of one system, with a `NAME_interval` where there is one, and its pictures of the
+    cast."""
     each = len(evaluation.labels)
     start = time.monotonic()
     pictures = draw_pictures(
         evaluation, system, 4, lambda person: [*range(person * each, (person + 1) * each)]
     )
     seconds = (time.monotonic() - start) / len(pictures)
-    found = evaluation.measure(pictures)
-    found["copied_expression"] = copied_expression(evaluation, system)
+    found = evaluation.measure(pictures) | from_one_photo(evaluation, system)
     found |= {"seconds_per_picture": seconds, "trained_parameters": system.parameters}
     # With one person there may be no mark to recover.
-    return {name: found[name] for name in COLUMNS if found[name] == found[name]}, pictures
+    row: dict[str, float | list[float]] = {
+        name: found[name] for name in COLUMNS if found[name] == found[name]
+    }
+    for name, interval in evaluation.intervals(pictures).items():
+        if name in row:
+            row[f"{name}_interval"] = [round(end, 4) for end in interval]
+    return row, pictures
 
 
-def copied_expression(evaluation, system) -> float:
-    """From one photo each, of the adults whose text asks for another expression than it has."""
-    cast, probes, each = evaluation.cast, evaluation.probes, len(evaluation.labels)
+def from_one_photo(evaluation, system) -> dict[str, float]:
+    """Of the adults: what a picture copies of its photo beside the person."""
+    each = len(evaluation.labels)
     adults = [i for i, age in enumerate(evaluation.labels) if age == "adult"]
     pictures = draw_pictures(
         evaluation, system, 1, lambda person: [person * each + i for i in adults]
     )
     rows = torch.tensor([n * each + i for n in range(evaluation.people) for i in adults])
-    with torch.no_grad():
-        _, values = probes.read(pictures, probes.find(pictures))
-        _, photos = probes.look(cast.crops[:, 0])
-    photo = photos["expression"].argmax(1).repeat_interleave(len(adults))
-    differ = photo != cast.truth["expression"][rows]
-    return (values["expression"] == photo)[differ].float().mean().item()
+    copied = copying(pictures, rows, evaluation.cast, evaluation.probes)
+    return {
+        "copied_expression": copied.expression,
+        "copied_pose": copied.pose,
+        "one_photo_similarity": copied.photo,
+        "one_photo_similarity_to_truth": copied.truth,
+        "copy_paste": copied.copy_paste,
+    }
 
 
-def markdown(table: dict[str, dict[str, float]]) -> str:
+def markdown(table: dict[str, dict]) -> str:
     """Measures down, systems across."""
     lines = ["| measure | " + " | ".join(table) + " |", "| --- |" + " ---: |" * len(table)]
     for name in COLUMNS:
-        form = "{:,}" if name == "trained_parameters" else "{:.3f}"
-        told = [form.format(row[name]) if name in row else "" for row in table.values()]
+        told = [_cell(row, name) for row in table.values()]
         lines.append("| " + " | ".join([name.replace("_", " "), *told]) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _cell(row: dict, name: str) -> str:
+    if name not in row:
+        return ""
+    if name == "trained_parameters":
+        return f"{row[name]:,}"
+    interval = row.get(f"{name}_interval")
+    return f"{row[name]:.3f}" + (f" ({interval[0]:.2f}-{interval[1]:.2f})" if interval else "")
+
+
+def plot(path: Path, table: dict[str, dict]) -> None:
+    """Who it is against what was asked for: a point per system."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 5), layout="constrained")
+    for name, row in table.items():
+        x, y = row["text_accuracy"], row["identification"]
+        ends = [
+            row.get(f"{key}_interval", [v, v])
+            for key, v in (("text_accuracy", x), ("identification", y))
+        ]
+        errors = [
+            [[max(0.0, v - low)], [max(0.0, high - v)]]
+            for v, (low, high) in zip((x, y), ends, strict=True)
+        ]
+        axes.errorbar(x, y, xerr=errors[0], yerr=errors[1], marker="o", capsize=3, label=name)
+    axes.set(xlabel="text obeyed", ylabel="identified among 50", xlim=(0, 1.03), ylim=(-0.03, 1.03))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
 
 
 def save_pictures(path: Path, evaluation, drawn: dict[str, Tensor]) -> None:
@@ -133,13 +183,14 @@ def main() -> None:
     table, drawn = {}, {}
     for name in options.systems or makers:
         table[name], drawn[name] = measure(evaluation, makers[name]())
-        told = ", ".join(f"{key} {value:.3f}" for key, value in table[name].items())
+        told = ", ".join(f"{k} {v:.3f}" for k, v in table[name].items() if isinstance(v, float))
         log.info("%s: %s", name, told)
     if options.json:
         options.json.write_text(json.dumps(table, indent=2) + "\n")
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "systems.md").write_text(markdown(table))
+        plot(options.out / "systems_plot.png", table)
         save_pictures(options.out / "systems.png", evaluation, drawn)
 
 

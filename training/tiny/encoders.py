@@ -37,13 +37,13 @@ STYLE = {
     "num_attention_heads": 4,
     "num_channels": 3,
     "image_size": 64,
-    "patch_size": 16,
+    "patch_size": 8,
     "projection_dim": 128,
     "image_mean": [0.5, 0.5, 0.5],
     "image_std": [0.5, 0.5, 0.5],
 }
 # Of the attributes that are told apart on a face, those that belong to the person.
-OF_THE_PERSON = tuple(name for name in FACE if name not in ("expression", "age"))
+OF_THE_PERSON = tuple(name for name in FACE if name not in ("expression", "age", "lean"))
 OF_THE_SCENE = ("background", "clothes", "style", "age", "expression")
 PRIOR_HIDDEN = 256
 BATCH, RATE = 96, 1e-3

@@ -20,7 +20,7 @@ from toy_world.draw import SIZE
 from training.evaluation import Evaluation, Measures
 from training.sampling import Models, Settings, clip_encoder, identity_of
 
-from .measure import AGES, cast, read, summary
+from .measure import AGES, cast, intervals, read, summary
 from .probes import load_probes
 
 PROBES = "probes.safetensors"
@@ -82,6 +82,9 @@ class ToyEvaluation(Evaluation):
 
     def measure(self, pictures: Tensor) -> Measures:
         return summary(read(pictures, self.cast, self.probes), self.cast)
+
+    def intervals(self, pictures: Tensor) -> dict[str, tuple[float, float]]:
+        return intervals(read(pictures, self.cast, self.probes), self.cast)
 
     def bounds(self) -> dict[str, Measures]:
         """What the probes see in the true drawings."""

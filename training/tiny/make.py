@@ -6,7 +6,8 @@ On CPUs two processes of one thread do about twice the work of one process with 
 
     OMP_NUM_THREADS=1 torchrun --standalone --nproc_per_node 2 -m training.tiny.make --out FOLDER
 
-What is there already is not made again, so a killed run goes on where it was.
+What is there already is not made again, so a killed run goes on where it was, and stages can be
+made on days of their own.
 """
 
 import argparse
@@ -24,16 +25,23 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the finished files")
     parser.add_argument("--work", type=Path, help="folder of the run; default OUT/work")
     parser.add_argument("--recipe", type=Path, help="a recipe.json; default: the shipped one")
+    parser.add_argument("--until", help="the last stage: vae, probes, base or flashface")
+    parser.add_argument(
+        "--go-on-from", type=Path, metavar="FOLDER", help="finished tiny models to go on from"
+    )
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     cpu = not torch.cuda.is_available()
     find_comfyui(cpu)
     PartialState(cpu=cpu)
 
-    from .recipe import ToyRecipe, read_recipe, run
+    from .recipe import STAGES, ToyRecipe, read_recipe, run
 
+    until = options.until or STAGES[-1]
+    if until not in STAGES:
+        parser.error(f"--until is {until}; the stages are {', '.join(STAGES)}")
     recipe = read_recipe(options.recipe) if options.recipe else ToyRecipe()
-    run(recipe, options.out, options.work or options.out / "work")
+    run(recipe, options.out, options.work or options.out / "work", until, options.go_on_from)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from toy_world.draw import CROP, draw, face_boxes, face_crop
 from toy_world.people import People
-from toy_world.scenes import Scenes
+from toy_world.scenes import LEANS, Scenes, lean
 
 log = logging.getLogger("flashface")
 
@@ -35,6 +35,7 @@ FACE = (
     "mark_place",
     "expression",
     "age",
+    "lean",
 )
 PICTURE = ("background", "clothes", "style")
 EMBEDDING = 128
@@ -44,14 +45,19 @@ MARGIN = 4  # pixels around a stored crop: training moves the window by as much
 
 def names_of(attribute: str) -> tuple[str, ...]:
     """The values an attribute can take."""
+    if attribute == "lean":
+        return tuple(LEANS)
     return (People if attribute in People.categories() else Scenes).names(attribute)
 
 
 def true_values(people: People, scenes: Scenes) -> dict[str, Tensor]:
     """Long (B,) per attribute; -1 where the drawing cannot show it, to be left out of a score."""
     values = {
-        name: getattr(people if hasattr(people, name) else scenes, name) for name in FACE + PICTURE
+        name: getattr(people if hasattr(people, name) else scenes, name)
+        for name in FACE + PICTURE
+        if name != "lean"
     }
+    values["lean"] = lean(scenes)
     hidden = {
         "facial_hair": scenes.age == Scenes.names("age").index("child"),
         "hair_colour": people.hair_style == People.names("hair_style").index("bald"),
@@ -91,12 +97,13 @@ class Trunk(nn.Module):
 class Probes(nn.Module):
     """The recogniser, the attribute readers, and the finder of the face."""
 
-    def __init__(self, width: int = 24) -> None:
+    def __init__(self, width: int = 24, face: tuple[str, ...] = FACE) -> None:
+        """face: what is read off the face."""
         super().__init__()
         self.face, self.picture = Trunk(width), Trunk(width // 2)
         self.hidden = nn.Linear(self.face.features, 256)
         self.embedding = nn.Linear(256, EMBEDDING)
-        self.face_heads = nn.ModuleDict({n: nn.Linear(256, len(names_of(n))) for n in FACE})
+        self.face_heads = nn.ModuleDict({n: nn.Linear(256, len(names_of(n))) for n in face})
         self.picture_heads = nn.ModuleDict(
             {n: nn.Linear(self.picture.features, len(names_of(n))) for n in PICTURE}
         )
@@ -269,7 +276,7 @@ def score(model: Probes, seed: int, device: str, people: int = 200) -> dict[str,
     """
     everyone, scenes = cast(seed, "test", 0, people, 4)
     everyone, scenes = everyone.to(device), scenes.to(device)
-    found, overlaps, right = [], [], {name: [] for name in FACE + PICTURE}
+    found, overlaps, right = [], [], {name: [] for name in (*model.face_heads, *PICTURE)}
     for some, where in batches(everyone, scenes, 200):
         pictures = torch.cat([draw(*part)[0] for part in batches(some, where)])
         boxes = face_boxes(some, where)
@@ -292,8 +299,10 @@ def save_probes(model: Probes, path: str | Path) -> None:
 
 
 def load_probes(path: str | Path, device: str = "cpu") -> Probes:
-    model = Probes()
-    model.load_state_dict(load_file(str(path)))  # copies into float32
+    """A file from before poses were read has no reader for "lean", and nor have its probes."""
+    state = load_file(str(path))
+    model = Probes(face=tuple(name for name in FACE if f"face_heads.{name}.weight" in state))
+    model.load_state_dict(state)  # copies into float32
     return model.to(device).eval()
 
 

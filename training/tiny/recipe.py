@@ -1,4 +1,4 @@
-"""The tiny models from nothing: VAE, probes, drawn people, FlashFace."""
+"""The tiny models from nothing: VAE, probes, drawn people, base UNet, FlashFace."""
 
 import csv
 import dataclasses
@@ -13,7 +13,7 @@ from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 
 from flashface_core.flashface.checkpoint import Checkpoint, read_checkpoint
-from flashface_core.weights_file import read_state_dict
+from flashface_core.weights_file import read_state_dict, write_safetensors
 from training.batches import Sampling
 from training.data import PeopleInMemory
 from training.initial import fresh_checkpoint, with_new_references
@@ -22,9 +22,10 @@ from training.paired import paired_losses
 from training.publish import publish
 from training.trainer import CSV, Recipe, Trainer
 
-from .autoencoder import load_autoencoder, save_autoencoder
+from .autoencoder import load_autoencoder, save_autoencoder, score
 from .autoencoder import train as train_autoencoder
 from .curve import PAIRED, plot_curve
+from .described import DescribedNetworks, Describer, know_who
 from .encode import encode_people, join_people
 from .grid import Grid
 from .probes import Pool, save_probes
@@ -33,18 +34,22 @@ from .text import ToyText
 
 log = logging.getLogger("flashface.training")
 
-FLASHFACE, VAE, PROBES = (
+FLASHFACE, BASE, VAE, PROBES = (
     "flashface_tiny.safetensors",
+    "base_tiny.safetensors",
     "vae_tiny.safetensors",
     "probes.safetensors",
 )
-RECIPE, PRETRAINED = "recipe.json", "pretrained.safetensors"
+RECIPE = "recipe.json"
+# In order; each leaves a file, from which the next goes on.
+STAGES = ("vae", "probes", "base", "flashface")
+TARGET_PREFIX, POSITION = "target.", "position.weight"
 
 
 # References help most at t = 600 to 800, and the face is where they help.
 SAMPLING = Sampling(
     targets_per_group=4,
-    drop_references=0.08,
+    drop_references=0.16,  # of whom captions tell who it is
     drop_text=0.06,
     drop_both=0.04,
     give_position=0.7,
@@ -58,7 +63,6 @@ COMMON = Recipe(
     # Usual ones are 0.1 to 0.2; without a limit a single batch undid all that references had done.
     max_gradient_norm=0.2,
     ema=0.998,
-    precision="bf16",
     min_snr_gamma=1.0,
     region_weight=3.0,
     log_every=20,
@@ -77,8 +81,7 @@ class ToyRecipe:
     """
 
     seed: int = 0
-    autoencoder_steps: int = 4400
-    decoder_steps: int = 5000
+    autoencoder_steps: int = 9000
     probe_steps: int = 2400
     probe_people: int = 9000
     people: int = 3600
@@ -99,10 +102,13 @@ class ToyRecipe:
     train: Recipe = dataclasses.field(default_factory=lambda: COMMON)
 
 
-def make_vae(recipe: ToyRecipe, path: Path) -> None:
-    model = train_autoencoder(recipe.autoencoder_steps, recipe.seed, recipe.decoder_steps)
+def make_vae(recipe: ToyRecipe, path: Path, start: Path | None) -> None:
+    before = start / VAE if start else None
+    model = train_autoencoder(recipe.autoencoder_steps, recipe.seed, start=before)
     if PartialState().is_main_process:
         save_autoencoder(model, path)
+        for name, value in score(load_autoencoder(path), recipe.seed).items():
+            log.info("%20s %.2f", name, value)
 
 
 def make_probes(recipe: ToyRecipe, path: Path) -> None:
@@ -129,42 +135,71 @@ def encode(recipe: ToyRecipe, vae: Path, folder: Path) -> PeopleInMemory:
         own.with_suffix(".part").rename(own)
     state.wait_for_everyone()
     pattern = f"people-*-of-{state.num_processes}.safetensors"
-    return join_people(
-        recipe.seed, "train", [load_file(path) for path in sorted(folder.glob(pattern))]
-    )
+    parts = [load_file(path) for path in sorted(folder.glob(pattern))]
+    people = join_people(recipe.seed, "train", parts)
+    know_who(people, torch.cat([part["which"] for part in parts]))
+    return people
 
 
-def pretrain(recipe: ToyRecipe, people: PeopleInMemory, folder: Path) -> Checkpoint:
-    """A FlashFace whose UNet can draw, and whose other networks begin as copies of it."""
-    path = folder / PRETRAINED
-    if not path.exists():
-        fresh = fresh_checkpoint(
+def described(recipe: ToyRecipe, start: Checkpoint) -> tuple[DescribedNetworks, ToyText]:
+    text = ToyText(str(PartialState().device))
+    return DescribedNetworks(start, text, Describer(text, recipe.seed)), text
+
+
+def make_base(
+    recipe: ToyRecipe, people: PeopleInMemory, folder: Path, path: Path, start: Path | None
+) -> None:
+    """The UNet that can draw whom it is told about, and the position channel."""
+    if start is None:
+        begun = fresh_checkpoint(
             "tiny", recipe.width, recipe.multipliers, heads=recipe.heads, seed=recipe.seed
         )
-        networks = FlashFaceNetworks(fresh)
+    else:
+        drawn = read_checkpoint("tiny", *read_state_dict(start / FLASHFACE))
+        sizes = ("heads", "reference_size", "picture_size")
+        same = {name: getattr(drawn, name) for name in sizes}
+        begun = with_new_references("tiny", drawn.target, drawn.position, **same)
+    networks, text = described(recipe, begun)
 
-        def on_save(step: int, networks: FlashFaceNetworks) -> None:
-            if step == recipe.pretrain.steps:
-                publish(networks, path, torch.float32)
+    def on_save(step: int, networks: FlashFaceNetworks) -> None:
+        if step == recipe.pretrain.steps:
+            save_base(networks.checkpoint(), path)
 
-        text = ToyText(str(PartialState().device))
-        Trainer(networks, people, text, recipe.pretrain, folder / "pretrain", on_save).run()
-    PartialState().wait_for_everyone()
-    drawn = read_checkpoint("tiny", *read_state_dict(path))
+    Trainer(networks, people, text, recipe.pretrain, folder / "pretrain", on_save).run()
+
+
+def save_base(checkpoint: Checkpoint, path: Path) -> None:
+    assert checkpoint.position is not None
+    state = {TARGET_PREFIX + key: value for key, value in checkpoint.target.items()}
+    state[POSITION] = checkpoint.position
+    shapes = {key: tuple(value.shape) for key, value in state.items()}
+    tensors = ((key, value.detach().cpu()) for key, value in state.items())
+    metadata = {
+        "num_heads": str(checkpoint.heads),
+        "reference_size": str(checkpoint.reference_size),
+        "picture_size": str(checkpoint.picture_size),
+    }
+    write_safetensors(path, shapes, tensors, torch.float16, metadata)
+
+
+def load_base(path: Path) -> Checkpoint:
+    """A FlashFace whose UNet can draw, and whose other networks begin as copies of it."""
+    state, metadata = read_state_dict(path)
+    position = state.pop(POSITION)
     return with_new_references(
         "tiny",
-        drawn.target,
-        drawn.position,
-        heads=drawn.heads,
-        reference_size=drawn.reference_size,
-        picture_size=drawn.picture_size,
+        {key.removeprefix(TARGET_PREFIX): value for key, value in state.items()},
+        position,
+        heads=int(metadata["num_heads"]),
+        reference_size=int(metadata["reference_size"]),
+        picture_size=int(metadata["picture_size"]),
     )
 
 
 def train_flashface(
     recipe: ToyRecipe, start: Checkpoint, people: PeopleInMemory, vae: Path, folder: Path, out: Path
 ) -> None:
-    encode_text = ToyText(str(PartialState().device))
+    networks, encode_text = described(recipe, start)
     grid = Grid(vae, encode_text, recipe.seed)
     unseen = encode_people(load_autoencoder(vae), recipe.seed, "test", 0, recipe.unseen, 5)
     unseen = join_people(recipe.seed, "test", [unseen])
@@ -182,20 +217,36 @@ def train_flashface(
             writer.writerow([step, *(f"{loss:.5f}" for loss in losses)])
         grid.save(networks, folder / f"step-{step:06d}.png")
 
-    Trainer(FlashFaceNetworks(start), people, encode_text, recipe.train, folder, on_save).run()
+    Trainer(networks, people, encode_text, recipe.train, folder, on_save).run()
 
 
-def run(recipe: ToyRecipe, out: Path, work: Path) -> None:
-    """Make what is missing in `out`; `work` holds what a killed run goes on from."""
+def run(
+    recipe: ToyRecipe,
+    out: Path,
+    work: Path,
+    until: str = STAGES[-1],
+    start: Path | None = None,
+) -> None:
+    """Make what is missing in `out`, up to a stage; `work` holds what a killed run goes on from.
+
+    start: a folder of finished tiny models; VAE and UNet go on from its, and not from nothing.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    if not (out / VAE).exists():
-        make_vae(recipe, out / VAE)
+    wanted = STAGES[: STAGES.index(until) + 1]
+    if "vae" in wanted and not (out / VAE).exists():
+        make_vae(recipe, out / VAE, start)
     PartialState().wait_for_everyone()
-    if not (out / PROBES).exists():
+    if "probes" in wanted and not (out / PROBES).exists():
         make_probes(recipe, out / PROBES)
+    if "base" not in wanted:
+        return
     people = encode(recipe, out / VAE, work)
-    start = pretrain(recipe, people, work)
-    train_flashface(recipe, start, people, out / VAE, work, out / FLASHFACE)
+    if not (out / BASE).exists():
+        make_base(recipe, people, work, out / BASE, start)
+    PartialState().wait_for_everyone()
+    if "flashface" not in wanted:
+        return
+    train_flashface(recipe, load_base(out / BASE), people, out / VAE, work, out / FLASHFACE)
     if PartialState().is_main_process:
         for name in (CSV, PAIRED):
             shutil.copy(work / name, out / name)

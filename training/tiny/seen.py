@@ -13,7 +13,7 @@ from toy_world.scenes import Scenes
 from training.face2diffusion import EXPRESSION_SEEN
 from training.face2diffusion import FACE as FACE_VECTOR
 from training.facestudio import FACE as UNIT_FACE
-from training.facestudio import STYLE
+from training.facestudio import STYLE, WHOLE
 
 from .encode import BATCH
 from .encoders import without_faces
@@ -38,6 +38,7 @@ def see_people(
             UNIT_FACE: F.normalize(vector, dim=1),
             EXPRESSION_SEEN: expression(crops),
             STYLE: style_embedding(style, faceless.movedim(1, -1)),
+            WHOLE: style_embedding(style, pictures.movedim(1, -1)),
         }.items():
             seen.setdefault(name, []).append(value.half())
     return {name: torch.cat(values) for name, values in seen.items()}

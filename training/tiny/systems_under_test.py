@@ -23,23 +23,18 @@ from flashface_core.comfy_adapter.facestudio.networks import load_facestudio
 from flashface_core.comfy_adapter.flashface.apply import apply_features
 from flashface_core.comfy_adapter.flashface.from_model import reference_net_from_model
 from flashface_core.comfy_adapter.flashface.tiny import FLASHFACE, load_tiny_clip
+from flashface_core.face2diffusion.word import PLACEHOLDER
 from flashface_core.weights_file import read_state_dict
 from toy_world.draw import draw
 from toy_world.people import People
+from training.sampling import Conditioned
 
-PLACEHOLDER = "f l"
+from .text import with_person
+
 MAPPING, FACES = "face2diffusion/mapping_tiny.safetensors", "face2diffusion/msid_tiny.safetensors"
 STUDIO = "facestudio/facestudio_tiny.safetensors"
 FUSION = "face_fusion/face_fusion_tiny.safetensors"
 STRANGER = 10_000  # the first of the test people who lend their style images only
-
-
-class Conditioned(NamedTuple):
-    """What a system gives the sampler for some captions of one person."""
-
-    model: Any
-    positive: list
-    negative: list
 
 
 class System(NamedTuple):
@@ -134,11 +129,6 @@ def trained_parameters(path: Path, prefixes: tuple[str, ...] = ("",)) -> int:
     """Values in the tensors of a file whose names begin so."""
     state, _ = read_state_dict(path)
     return sum(value.numel() for key, value in state.items() if key.startswith(prefixes))
-
-
-def with_person(caption: str) -> str:
-    """The same with Face2Diffusion's placeholder."""
-    return caption.replace("a portrait of ", f"a portrait of {PLACEHOLDER}, ", 1)
 
 
 def style_image(cast, number: int) -> Tensor:

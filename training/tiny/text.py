@@ -3,8 +3,16 @@
 import torch
 import torch.nn.functional as F
 
-from flashface_core.face2diffusion.word import inject, placeholder_positions
+from flashface_core.face2diffusion.word import PLACEHOLDER, inject, placeholder_positions
 from flashface_core.tiny_text import WIDTH, embeddings
+
+
+def with_person(caption: str) -> str:
+    """The same with Face2Diffusion's placeholder."""
+    return caption.replace("a portrait of ", f"a portrait of {PLACEHOLDER}, ", 1)
+
+
+START, END = 49406, 49407  # of CLIP's vocabulary; END fills up
 
 
 class ToyText:
@@ -29,6 +37,11 @@ class ToyText:
         tokens = self._tokens[torch.tensor(ids, device=word.device)].expand(len(word), -1, -1)
         given = inject(tokens, word, self._positions, position)
         return F.layer_norm(given + self._positions, (WIDTH,))
+
+    def word(self, text: str) -> torch.Tensor:
+        """The mean embedding (768,) of a text's tokens, without their places."""
+        ids = [token for token in self._ids(text) if token not in (START, END)]
+        return self._tokens[torch.tensor(ids)].mean(dim=0).cpu()
 
     def _ids(self, caption: str) -> list[int]:
         chunks = self._tokenizer.tokenize_with_weights(caption)["l"]

@@ -1,0 +1,60 @@
+"""The ceilings that systems are read against: that they are measured, on people who are unseen."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from support.tools import ROOT
+
+from flashface_core.comfy_adapter.flashface.tiny import FOLDER
+from training.batches import Sampling, draw_batch
+from training.tiny.bounds import DRAWINGS, people_to_learn, start_from, words_networks
+from training.tiny.described import WHO
+from training.tiny.evaluation import ToyEvaluation
+from training.tiny.text import ToyText
+
+
+@pytest.fixture(scope="module")
+def evaluation():
+    return ToyEvaluation(2, 1)
+
+
+def test_words_are_learned_from_drawings_that_the_evaluation_does_not_have(evaluation):
+    people = people_to_learn(evaluation, FOLDER, 3)
+    assert len(people) == 2 and people.count(1) == 3
+    assert people.seen[WHO][:, 0].tolist() == [0, 0, 0, 1, 1, 1]
+    assert not set(people.captions) & set(evaluation.cast.captions)
+    assert DRAWINGS >= 20
+
+
+def test_only_the_words_of_those_in_a_batch_are_changed(evaluation):
+    people = people_to_learn(evaluation, FOLDER, 3)
+    networks = words_networks(start_from(FOLDER), ToyText(), 2)
+    networks.freeze_all_but(networks.parts)
+    sampling = Sampling(drop_references=0, drop_text=0, drop_both=0)
+    batch = draw_batch(people, sampling, 0, 0, range(1))
+    batch = batch._replace(seen={WHO: torch.ones(1, 1)})
+    predicted, target = networks(batch, batch.latents, torch.empty(0))
+    (predicted - target).square().mean().backward()
+    (trained,) = (p for p in networks.parameters() if p.requires_grad)
+    assert trained is networks.words
+    assert not trained.grad[0].any() and trained.grad[1].any()
+
+
+def test_the_command_measures_a_bound(tmp_path):
+    file = tmp_path / "bounds.json"
+    command = [sys.executable, "-m", "training.tiny.bounds", "--people", "1", "--steps", "1"]
+    done = subprocess.run(
+        [*command, "--bounds", "words", "--json", file],
+        cwd=ROOT,
+        env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    (found,) = json.loads(file.read_text()).values()
+    assert 0 <= found["identification"] <= 1 and 0 <= found["text_accuracy"] <= 1
