@@ -17,7 +17,6 @@ from PIL import Image, ImageOps
 from flashface_core.faces.crop import crop_face
 from flashface_core.faces.face import Detector
 
-from .shards import Blob
 from .sources import Box, Photo
 
 HASH_SIDE = 16  # 256 bits: of faces of two people at least 20 % differ, on 100 people of LFW
