@@ -57,11 +57,11 @@ class ClipText:
     def with_word(self, caption: str, word: Tensor) -> Tensor:
         """A caption with Face2Diffusion's placeholder and its S* (B, 2, 768): (B, 77, 768), to
         which gradients flow."""
-        self._clip.load_model()
-        model = self._clip.cond_stage_model.clip_l.transformer
+        self.clip.load_model()
+        model = self.clip.cond_stage_model.clip_l.transformer
         _keep_inputs_of_norms(model.text_model)
         embeddings = model.text_model.embeddings
-        ids = [token for token, _ in self._clip.tokenize(caption)["l"][0]]
+        ids = [token for token, _ in self.clip.tokenize(caption)["l"][0]]
         (position,) = placeholder_positions(ids)
         device = embeddings.token_embedding.weight.device
         tokens = embeddings.token_embedding(

@@ -56,7 +56,9 @@ class FaceStudioNetworks(OnFrozenUNet):
         kept = (batch.chances >= batch.chances.new_tensor([DROP_STYLE, DROP_FACE])).to(noisy)
         style, face = batch.seen[STYLE] * kept[:, :1], batch.seen[FACE] * kept[:, 1:]
         if WHOLE in batch.seen:
-            others = batch.chances[:, 1:] >= 1 - OTHER_PICTURES
+            # Beside those without a face; a chance of 1 leaves nothing out.
+            chance = batch.chances[:, 1:]
+            others = (chance >= DROP_FACE) & (chance < DROP_FACE + OTHER_PICTURES)
             style = torch.where(others, batch.seen[WHOLE], style)
             face = torch.where(others, torch.zeros_like(face), face)
         context = self.linear.branch(style, face)

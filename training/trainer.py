@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 import torch
 import torch.utils.checkpoint
@@ -206,7 +206,8 @@ class Trainer(Generic[Trained]):
             is_last = part == recipe.accumulate - 1
             together = nullcontext() if is_last else accelerator.no_sync(self.model)
             with together, self._attention():
-                loss = self._loss(send_to_device(batch, accelerator.device)).mean()
+                sent = cast(Batch, send_to_device(batch, accelerator.device))
+                loss = self._loss(sent).mean()
                 accelerator.backward(loss / recipe.accumulate)
             losses.append(loss.detach())
         norm = accelerator.clip_grad_norm_(self.networks.parameters(), recipe.max_gradient_norm)
