@@ -3,13 +3,14 @@
 import csv
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from accelerate.utils import send_to_device
 
 from flashface_core.errors import FlashFaceError
 
-from .batches import Sampling, draw_batch
+from .batches import Batch, Sampling, draw_batch
 from .data import People, Picture, TextEncoder
 from .diffusion import add_noise, noise_loss
 from .networks import Networks
@@ -57,8 +58,9 @@ def held_out_losses(
     whole, face = [], []
     for timestep in TIMESTEPS:
         sampling = replace(SAMPLING, favoured=(timestep, timestep + 1, 1.0))
-        batch = draw_batch(people, sampling, 0, 0, range(SAMPLES))
-        batch = send_to_device(batch._replace(chances=torch.ones_like(batch.chances)), device)
+        drawn = draw_batch(people, sampling, 0, 0, range(SAMPLES))
+        drawn = drawn._replace(chances=torch.ones_like(drawn.chances))
+        batch = cast(Batch, send_to_device(drawn, device))
         noisy = add_noise(batch.latents, batch.noise, batch.timesteps)
         told = networks.texts(batch)
         texts = encode_text(told).to(noisy) if told else torch.empty(0)
