@@ -89,7 +89,7 @@ def check_memory(system: str, million: float, has_average: bool) -> None:
         raise FlashFaceError(
             f"{system} needs {needed:.1f} GB for gradients, optimizer and average of "
             f"{million:.0f} million values, and {free:.1f} GB are free; train less (--train), "
-            "give up the average (--ema 0), or spread the run over several processes with FSDP."
+            "give up the average (--ema 0), or use a larger machine."
         )
 
 

@@ -58,9 +58,9 @@ def held_out_losses(
     whole, face = [], []
     for timestep in TIMESTEPS:
         sampling = replace(SAMPLING, favoured=(timestep, timestep + 1, 1.0))
-        batch = draw_batch(people, sampling, 0, 0, range(SAMPLES))
-        batch = batch._replace(chances=torch.ones_like(batch.chances))
-        batch = cast(Batch, send_to_device(batch, device))
+        drawn = draw_batch(people, sampling, 0, 0, range(SAMPLES))
+        drawn = drawn._replace(chances=torch.ones_like(drawn.chances))
+        batch = cast(Batch, send_to_device(drawn, device))
         noisy = add_noise(batch.latents, batch.noise, batch.timesteps)
         told = networks.texts(batch)
         texts = encode_text(told).to(noisy) if told else torch.empty(0)

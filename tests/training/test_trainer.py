@@ -188,3 +188,15 @@ def test_two_processes_give_the_losses_of_one_with_twice_the_batch(weights, tmp_
 def test_groups_that_cannot_be_shared_are_an_error(weights, tmp_path):
     with pytest.raises(ValueError, match="3 groups cannot be shared by 1 processes in 2 parts"):
         trainer(weights, tmp_path, groups=3, accumulate=2)
+
+
+def test_without_an_average_what_was_trained_is_saved(weights, tmp_path):
+    saved = []
+    options = Recipe(steps=1, groups=1, ema=0.0, warmup_steps=1)
+    given = (make_networks(weights), random_people(), encode_text, options, tmp_path)
+    run = Trainer(*given, lambda step, networks: saved.append(dict(networks.state_dict())))
+    before = state(run)
+    run.run()
+    assert run.ema.average == {}
+    assert all(torch.equal(value, saved[0][key]) for key, value in state(run).items())
+    assert any(not torch.equal(value, saved[0][key]) for key, value in before.items())
