@@ -11,6 +11,14 @@ sys.path.append(str(ROOT))
 sys.path.append(str(ROOT / "tests" / "training"))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def own_precision():
+    """accelerate keeps the first precision of a process, which several files may share."""
+    yield
+    if "accelerate.state" in sys.modules:
+        sys.modules["accelerate.state"].AcceleratorState._reset_state(reset_partial_state=True)
+
+
 # Of tests that train on photographs; the modules that make them need optional packages.
 @pytest.fixture(scope="session")
 def vae(tmp_path_factory) -> Path:
