@@ -42,7 +42,7 @@ class _Asked:
     def __init__(self) -> None:
         self.look = asyncio.Event()
         self.began = False
-        self.since = time.monotonic()  # at whose turn it was put in, or began
+        self.since = 0.0  # when it began
 
 
 class Server:
@@ -62,6 +62,7 @@ class Server:
         self.patience, self._row_seconds = patience, row_seconds
         self._url, self._client = given, client
         self._asked: dict[str, _Asked] = {}
+        self._moved = time.monotonic()  # when a prompt of ours was put in, began or ended
         self._abandoned: list[str] = []
         self._uploaded: dict[str, asyncio.Task[None]] = {}
         self._listening: asyncio.Task[None] | None = None
@@ -117,6 +118,7 @@ class Server:
             await self._upload(job.uploads)
             body = {"prompt": job.graph, "client_id": self._client, "prompt_id": prompt}
             await self._post("/prompt", body)
+            self._moved = time.monotonic()
             entry = await self._finished(prompt, asked)
             done = True
             _raise_failure(entry["status"])
@@ -131,6 +133,7 @@ class Server:
             raise Lost(str(lost), asked.began) from None
         finally:
             del self._asked[prompt]
+            self._moved = time.monotonic()
             if not done:
                 self._abandoned.append(prompt)
 
@@ -160,16 +163,22 @@ class Server:
                     break
 
     async def _stop_when_late(self, prompt: str, asked: _Asked) -> None:
-        """A row that takes too long has failed; a server that does not even get to the next one is
-        lost."""
-        limit, taken = self._row_seconds, time.monotonic() - asked.since
-        if limit is None or taken <= limit:
+        """A row that takes too long has failed. A server that goes on with it all the same, and
+        gets to no other row, is lost."""
+        limit, now = self._row_seconds, time.monotonic()
+        if limit is None:
             return
         if asked.began:
-            await self._post("/interrupt", {"prompt_id": prompt})
-            raise RowError(f"It took longer than {limit:g} seconds and was interrupted.")
-        if all(not other.began for other in self._asked.values()) and taken > 2 * limit:
-            raise Lost(f"it has ended nothing for {taken:.0f} seconds")
+            if now - asked.since > limit:
+                await self._post("/interrupt", {"prompt_id": prompt})
+                raise RowError(f"It took longer than {limit:g} seconds and was interrupted.")
+        elif now - self._moved > 2 * limit and await self._is_at_an_abandoned_row():
+            raise Lost(f"it cannot be interrupted, and has ended nothing for {2 * limit:g} seconds")
+
+    async def _is_at_an_abandoned_row(self) -> bool:
+        """And not at somebody else's, of which we know nothing."""
+        running = (await self._get("/queue"))["queue_running"]
+        return any(item[1] in self._abandoned for item in running)
 
     async def _upload(self, photos: Iterable[Photo]) -> None:
         for photo in photos:
@@ -235,7 +244,8 @@ class Server:
         if asked is None:
             return
         if event["type"] == "execution_start":
-            asked.began, asked.since = True, time.monotonic()
+            asked.began = True
+            asked.since = self._moved = time.monotonic()
         elif event["type"] == "executing" and data.get("node") is None:
             asked.look.set()
 

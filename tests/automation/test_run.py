@@ -169,28 +169,59 @@ def test_rows_that_fail_end_in_the_report_with_what_comfyui_says(folder, servers
     assert "1 of 2 pictures are there." in told and row["error"] in told
 
 
-def test_a_row_that_takes_too_long_is_interrupted_and_the_others_are_drawn(
-    folder, servers, tmp_path
-):
-    out, workflow = tmp_path / "out", json.loads(WORKFLOW.read_text())
+@pytest.fixture
+def waits(tmp_path):
+    """A workflow with a node that waits before the picture is saved."""
+    workflow = json.loads(WORKFLOW.read_text())
     (save,) = (node for node in workflow.values() if node["class_type"] == "SaveImage")
-    wait = {"image": save["inputs"]["images"], "seconds": 0.0}
+    wait = {"image": save["inputs"]["images"], "seconds": 0.0, "deaf": False}
     workflow["90"] = {"class_type": "TestWait", "inputs": wait, "_meta": {"title": "Wait"}}
     save["inputs"]["images"] = ["90", 0]
-    (tmp_path / "waits.json").write_text(json.dumps(workflow))
-    lines = [
-        {"photos": "people/person_0/*", "prompt": PROMPTS[0], "seed": n, **SMALL} for n in range(5)
-    ]
-    lines[1]["Wait.seconds"] = 300
-    manifest = folder / "waits.jsonl"
+    path = tmp_path / "waits.json"
+    path.write_text(json.dumps(workflow))
+    return "--workflow", str(path)
+
+
+def rows_of(folder, name: str, *values: dict):
+    """A manifest of one person, a row for each of the values."""
+    own = {"photos": "people/person_0/*", "prompt": PROMPTS[0], **SMALL}
+    manifest = folder / name
+    lines = ({**own, "seed": n, **more} for n, more in enumerate(values))
     manifest.write_text("\n".join(map(json.dumps, lines)))
-    more = ("--workflow", str(tmp_path / "waits.json"), "--tries", "2", "--row-seconds", "8")
-    told = run(manifest, out, servers[:1], *more, code=1)
+    return manifest
+
+
+def test_a_row_that_takes_too_long_is_interrupted_and_the_others_are_drawn(
+    folder, servers, waits, tmp_path
+):
+    out = tmp_path / "out"
+    manifest = rows_of(folder, "late.jsonl", {}, {"Wait.seconds": 300}, {}, {}, {})
+    told = run(manifest, out, servers[:1], *waits, "--tries", "2", "--row-seconds", "8", code=1)
     assert "4 of 5 pictures are there." in told
     (row,) = [row for row in _table(out) if row["error"]]
-    assert row["row"] == 2 and row["tries"] == 2
+    assert row["row"] == 2
     assert row["error"] == "It took longer than 8 seconds and was interrupted."
-    assert [r["tries"] for r in _table(out)] == [1, 2, 1, 1, 1]
+    assert [row["tries"] for row in _table(out)] == [1, 2, 1, 1, 1]
+
+
+def test_waiting_in_a_long_queue_is_no_delay_of_a_row(folder, servers, waits, tmp_path):
+    out = tmp_path / "out"
+    manifest = rows_of(folder, "queue.jsonl", *[{"Wait.seconds": 1.5}] * 7)
+    told = run(manifest, out, servers[:1], *waits, "--queued", "7", "--row-seconds", "3.5")
+    assert "7 of 7 pictures are there." in told and "is lost" not in told
+    assert {row["tries"] for row in _table(out)} == {1}
+
+
+def test_a_server_that_cannot_be_interrupted_is_lost_to_its_other_rows(
+    folder, servers, waits, tmp_path
+):
+    out = tmp_path / "out"
+    deaf = {"Wait.seconds": 25, "Wait.deaf": True}
+    manifest = rows_of(folder, "deaf.jsonl", deaf, {}, {}, {}, {}, {})
+    told = run(manifest, out, servers, *waits, "--tries", "1", "--row-seconds", "3", code=1)
+    assert "5 of 6 pictures are there." in told
+    assert "it cannot be interrupted, and has ended nothing for 6 seconds" in told
+    assert [row["tries"] for row in _table(out)] == [1] * 6
 
 
 def _table(out):

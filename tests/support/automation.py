@@ -63,13 +63,15 @@ class Wait:
 
     @classmethod
     def INPUT_TYPES(cls):
-        return {"required": {"image": ("IMAGE",), "seconds": ("FLOAT", {"default": 0.0})}}
+        values = {"seconds": ("FLOAT", {"default": 0.0}), "deaf": ("BOOLEAN", {"default": False})}
+        return {"required": {"image": ("IMAGE",), **values}}
 
-    def wait(self, image, seconds):
+    def wait(self, image, seconds, deaf):
         import time
         from comfy.model_management import throw_exception_if_processing_interrupted
         for _ in range(int(10 * seconds)):
-            throw_exception_if_processing_interrupted()
+            if not deaf:
+                throw_exception_if_processing_interrupted()
             time.sleep(0.1)
         return (image,)
 
