@@ -11,6 +11,7 @@ from PIL import Image
 from support.photographs import add, encoded
 
 from flashface_core.errors import FlashFaceError
+from training.photos.benchmark import write_cases
 from training.photos.cases import Case, digest, with_subject
 from training.photos.face2diffusion_protocol import read_protocol
 from training.photos.multiid_bench import add_photos, read_multiid_bench
@@ -159,3 +160,28 @@ def test_a_digest_follows_names_prompts_and_photographs():
     assert digest([case]) == digest([case._replace()])
     assert len({digest([one]) for one in [case, *others]}) == 5
     assert digest([]) != digest([case]) != digest([case, case])
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc", "a/b", "..", "a\\b", ""])
+def test_a_case_is_written_below_the_folder_only(tmp_path, name):
+    out = tmp_path / "in" / "out"
+    with pytest.raises(FlashFaceError, match="which is not the name of a folder; rename"):
+        write_cases(out, [Case(name, "anna", "a photo", (picture(1),))], {})
+    assert not list(tmp_path.rglob("ref_1.jpg"))
+
+
+def test_two_cases_of_one_name_are_refused(tmp_path):
+    cases = [Case("a_1", who, "a photo", (picture(1),)) for who in ("a", "a_")]
+    with pytest.raises(FlashFaceError, match="2 cases are called 'a_1'; rename"):
+        write_cases(tmp_path, cases, {})
+
+
+def test_an_index_reads_nothing_outside_of_the_benchmark(tmp_path):
+    bench = tmp_path / "bench"
+    write_index(bench)
+    add(tmp_path, "secret.jpg", picture(200))
+    entries = json.loads((bench / "p1.json").read_text())
+    for path in ("../secret.jpg", "../../../secret.jpg", str(tmp_path / "secret.jpg")):
+        entries.append({"prompt": "x", "image_paths": [path], "ori_img_path": "0001.jpg"})
+    (bench / "p1.json").write_text(json.dumps(entries))
+    assert [case.prompt for case in read_multiid_bench(bench)] == ["prompt 1", "prompt 3"]

@@ -9,6 +9,7 @@ import io
 import json
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -58,7 +59,9 @@ class Score(NamedTuple):
 
 
 def write_cases(folder: Path, cases: Sequence[Case], settings: dict) -> None:
-    """Everything but the pictures. Raises FlashFaceError for a folder of other settings."""
+    """Everything but the pictures. Raises FlashFaceError for a folder of other settings, and for a
+    case that would be written elsewhere or over another one."""
+    _check_names([case.name for case in cases])
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / SETTINGS
     if path.is_file():
@@ -74,6 +77,20 @@ def write_cases(folder: Path, cases: Sequence[Case], settings: dict) -> None:
             if not (own / name).is_file():
                 (own / name).write_bytes(data)
     path.write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def _check_names(names: Sequence[str]) -> None:
+    for name, count in Counter(names).items():
+        if Path(name).name != name or name in ("", ".", "..") or "\\" in name:
+            raise FlashFaceError(
+                f"A case is called {name!r}, which is not the name of a folder; rename that "
+                "person or picture in the benchmark."
+            )
+        if count > 1:
+            raise FlashFaceError(
+                f"{count} cases are called {name!r}; rename those people or pictures in the "
+                "benchmark, so that every case has a folder of its own."
+            )
 
 
 def _check_same(path: Path, settings: dict) -> None:

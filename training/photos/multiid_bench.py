@@ -114,8 +114,10 @@ def _in_index(folder: Path) -> Iterator[Case | None]:
 
 
 def _photo(folder: Path, name: str) -> Path | None:
-    paths = (folder / place / name for place in PHOTOS)
-    return next((path for path in paths if path.is_file()), None)
+    """None for one that is not there, or lies outside of the benchmark."""
+    paths = ((folder / place / name).resolve() for place in PHOTOS)
+    inside = (path for path in paths if path.is_relative_to(folder.resolve()))
+    return next((path for path in inside if path.is_file()), None)
 
 
 def _in_folder(folder: Path) -> Case | None:
