@@ -1,17 +1,15 @@
 """The ceilings that systems are read against: that they are measured, on people who are unseen."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
-from support.tools import ROOT
+from support.tools import run_module
 
 from flashface_core.comfy_adapter.flashface.tiny import FOLDER
 from training.batches import Sampling, draw_batch
-from training.tiny.bounds import DRAWINGS, people_to_learn, start_from, words_networks
+from training.tiny.bounds import BOUNDS
+from training.tiny.ceilings import DRAWINGS, Words, measure, people_to_learn, start_from
 from training.tiny.described import WHO
 from training.tiny.evaluation import ToyEvaluation
 from training.tiny.text import ToyText
@@ -32,7 +30,7 @@ def test_words_are_learned_from_drawings_that_the_evaluation_does_not_have(evalu
 
 def test_only_the_words_of_those_in_a_batch_are_changed(evaluation):
     people = people_to_learn(evaluation, FOLDER, 3)
-    networks = words_networks(start_from(FOLDER), ToyText(), 2)
+    networks = Words(start_from(FOLDER), ToyText(), 2)
     networks.freeze_all_but(networks.parts)
     sampling = Sampling(drop_references=0, drop_text=0, drop_both=0)
     batch = draw_batch(people, sampling, 0, 0, range(1))
@@ -44,17 +42,15 @@ def test_only_the_words_of_those_in_a_batch_are_changed(evaluation):
     assert not trained.grad[0].any() and trained.grad[1].any()
 
 
-def test_the_command_measures_a_bound(tmp_path):
-    file = tmp_path / "bounds.json"
-    command = [sys.executable, "-m", "training.tiny.bounds", "--people", "1", "--steps", "1"]
-    done = subprocess.run(
-        [*command, "--bounds", "words", "--json", file],
-        cwd=ROOT,
-        env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr
-    (found,) = json.loads(file.read_text()).values()
+@pytest.mark.parametrize("name", BOUNDS)
+def test_every_bound_is_measured(evaluation, monkeypatch, tmp_path, name):
+    monkeypatch.setattr(ToyEvaluation, "settings", evaluation.settings._replace(steps=1))
+    found = measure(name, evaluation, FOLDER, 1, tmp_path)
     assert 0 <= found["identification"] <= 1 and 0 <= found["text_accuracy"] <= 1
+
+
+def test_the_command_writes_what_it_measured(tmp_path):
+    file = tmp_path / "bounds.json"
+    run_module("training.tiny.bounds", "--people", 1, "--bounds", "names", "--json", file)
+    (found,) = json.loads(file.read_text()).values()
+    assert {"identification", "text_accuracy"} <= found.keys()

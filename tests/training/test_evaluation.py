@@ -1,13 +1,12 @@
 """The measures of the toy world: probes on clean drawings, and the sums of an evaluation."""
 
 import json
-import os
 import subprocess
 import sys
 
 import pytest
 import torch
-from support.tools import ROOT
+from support.tools import ROOT, run_module
 
 from flashface_core.comfy_adapter.flashface.tiny import FOLDER
 from flashface_core.errors import FlashFaceError
@@ -129,16 +128,8 @@ def test_region_masks_are_the_boxes():
 
 def test_the_command_writes_one_flat_object_a_table_and_a_grid(tmp_path):
     file = tmp_path / "numbers.json"
-    command = [sys.executable, "-m", "training.evaluate", "--people", "1", "--seed", "5"]
-    done = subprocess.run(
-        [*command, "--json", file, "--out", tmp_path, "--device", "cpu"],
-        cwd=ROOT,
-        env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr
+    more = ("--json", file, "--out", tmp_path, "--device", "cpu")
+    run_module("training.evaluate", "--people", 1, "--seed", 5, *more)
     numbers = json.loads(file.read_text())
     assert {"identification", "identification_without", "text_accuracy", "text_accuracy_without",
             "child_age", "child_identification", "elder_age", "elder_identification", "box_iou",
