@@ -65,6 +65,15 @@ class Scenes(Factors):
     centre_y: Tensor = between(0.0, 1.0)  # top .. bottom of where a head of this size may be
     scenery: Tensor = between(0.0, 1.0)  # which piece of the background, and where the paint runs
 
+    @property
+    def lean(self) -> Tensor:
+        """What `tilt` is called: long (B,), an index into LEANS."""
+        return 1 + (self.tilt > UPRIGHT).long() - (self.tilt < -UPRIGHT).long()
+
+    @classmethod
+    def names(cls, factor: str) -> tuple[str, ...]:
+        return tuple(LEANS) if factor == "lean" else super().names(factor)
+
 
 def captions(
     scenes: Scenes, told: Sequence[Collection[str]] | Collection[str] = PARTS
@@ -81,15 +90,7 @@ def captions(
     ]
 
 
-def lean(scenes: Scenes) -> Tensor:
-    """Indexes (B,) into LEANS: to the left of the picture, upright, to its right."""
-    return 1 + (scenes.tilt > UPRIGHT).long() - (scenes.tilt < -UPRIGHT).long()
-
-
 def _words(scenes: Scenes, part: str) -> list[str]:
-    if part == "lean":
-        leans = list(LEANS.values())
-        return [leans[index] for index in lean(scenes).tolist()]
     table = {
         "age": AGES,
         "expression": EXPRESSIONS,
@@ -97,6 +98,7 @@ def _words(scenes: Scenes, part: str) -> list[str]:
         "background": BACKGROUNDS,
         "style": STYLES,
         "light": LIGHTS,
+        "lean": LEANS,
     }[part]
     values = list(table.values())
     return [values[index] for index in getattr(scenes, part).tolist()]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from toy_world.draw import CROP, draw, face_boxes, face_crop
 from toy_world.people import People
-from toy_world.scenes import LEANS, Scenes, lean
+from toy_world.scenes import Scenes
 
 log = logging.getLogger("flashface")
 
@@ -45,19 +45,14 @@ MARGIN = 4  # pixels around a stored crop: training moves the window by as much
 
 def names_of(attribute: str) -> tuple[str, ...]:
     """The values an attribute can take."""
-    if attribute == "lean":
-        return tuple(LEANS)
     return (People if attribute in People.categories() else Scenes).names(attribute)
 
 
 def true_values(people: People, scenes: Scenes) -> dict[str, Tensor]:
     """Long (B,) per attribute; -1 where the drawing cannot show it, to be left out of a score."""
     values = {
-        name: getattr(people if hasattr(people, name) else scenes, name)
-        for name in FACE + PICTURE
-        if name != "lean"
+        name: getattr(people if hasattr(people, name) else scenes, name) for name in FACE + PICTURE
     }
-    values["lean"] = lean(scenes)
     hidden = {
         "facial_hair": scenes.age == Scenes.names("age").index("child"),
         "hair_colour": people.hair_style == People.names("hair_style").index("bald"),
