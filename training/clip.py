@@ -27,6 +27,15 @@ def without_prefix(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return part or state
 
 
+def in_transformers_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A CLIP vision model, also one in OpenAI's own layout, for core's loader."""
+    import comfy.clip_vision
+
+    if any(key.startswith(OPENAI_PREFIX) for key in state):
+        return comfy.clip_vision.convert_to_transformers(state, OPENAI_PREFIX)
+    return state
+
+
 def text_projection(state: dict[str, Tensor]) -> Tensor | None:
     """(768, 768) as torch's Linear has it; SD1.5's checkpoints have none."""
     if "text_projection" in state:  # OpenAI's own layout
@@ -149,8 +158,7 @@ def load_clip_score(path: Path, text: ClipText) -> ClipScore:
     state, _ = read_state_dict(path)
     projection = text.projection if text.projection is not None else text_projection(state)
     vision = None
-    if any(key.startswith(OPENAI_PREFIX) for key in state):
-        state = comfy.clip_vision.convert_to_transformers(state, OPENAI_PREFIX)
+    state = in_transformers_names(state)
     if _is_vit_l14(state):
         known = set(state)  # the loader empties the dictionary
         vision = comfy.clip_vision.load_clipvision_from_sd(state)

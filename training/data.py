@@ -8,7 +8,7 @@ import torch
 TextEncoder = Callable[[list[str]], torch.Tensor]
 """Captions to text embeddings (B, 77 k, width); frozen, and called with no gradient."""
 
-FACE_VECTOR, UNIT_FACE = "face", "unit face"
+FACE_VECTOR, UNIT_FACE, FACELESS_STYLE = "face", "unit face", "style without face"
 # Of what encoders saw, by name: what another photo of the person tells as well.
 OF_THE_PERSON = (FACE_VECTOR, UNIT_FACE)
 

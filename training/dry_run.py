@@ -11,7 +11,6 @@ memory is not begun.
 import argparse
 import json
 import logging
-import resource
 import subprocess
 import sys
 import tempfile
@@ -26,7 +25,7 @@ import torch
 from flashface_core.errors import FlashFaceError
 from flashface_core.flashface.checkpoint import Checkpoint
 from training.comfyui import find_comfyui
-from training.data import FACE_VECTOR, UNIT_FACE
+from training.data import FACE_VECTOR, FACELESS_STYLE, UNIT_FACE
 from training.options import add_recipe_options, make_recipe
 from training.systems import FLASHFACE, Given, build
 
@@ -36,7 +35,7 @@ SD15: dict[str, Any] = dict(
     multipliers=(1, 2, 4, 4), residual_blocks=2, attention=(True, True, True, False)
 )
 # Of MSID and ArcFace, and of CLIP ViT-L/14.
-WIDTHS = {FACE_VECTOR: 1536, UNIT_FACE: 512, "style without face": 768}
+WIDTHS = {FACE_VECTOR: 1536, UNIT_FACE: 512, FACELESS_STYLE: 768}
 TRAINED_BYTES = 4 + 8 + 4  # per trained value: gradient, Adam, average
 
 
@@ -76,9 +75,18 @@ def dry_run(system: str, recipe, networks, people, text) -> Measured:
             start = time.monotonic()
             losses.append(trainer.step())
             seconds.append(time.monotonic() - start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     gpu = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else 0.0
-    return Measured(million, losses, seconds, peak, gpu)
+    return Measured(million, losses, seconds, peak_memory(), gpu)
+
+
+def peak_memory() -> float:
+    """GB of main memory, the most that this process has had."""
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset / 1e9
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 def check_memory(system: str, million: float, has_average: bool) -> None:

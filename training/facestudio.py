@@ -13,10 +13,10 @@ from flashface_core.flashface.checkpoint import Checkpoint
 from flashface_core.weights_file import write_safetensors
 
 from .base import OnFrozenUNet
-from .data import UNIT_FACE
+from .data import FACELESS_STYLE, UNIT_FACE
 
 LINEAR, TRANSFORMERS, RESIDUALS = "linear", "transformers", "residuals"
-FACE, STYLE, WHOLE = UNIT_FACE, "style without face", "style"
+FACE, STYLE, WHOLE = UNIT_FACE, FACELESS_STYLE, "style"
 DROP_STYLE, DROP_FACE = 0.64, 0.1  # as published, independent of each other
 # Where WHOLE was seen: the share of samples that stand for the published mixture's pictures of
 # other things (a part of LAION). Their style is that of the whole picture and their face is zero.

@@ -14,14 +14,15 @@ from training.batches import Sampling, draw_batch
 from training.initial import fresh_checkpoint
 from training.tiny.described import (
     NAME,
-    NAMED,
     WORDS_SHARE,
     DescribedNetworks,
     Describer,
     know_who,
     name_vectors,
 )
-from training.tiny.text import ToyText
+from training.tiny.text import ToyText, with_person
+
+NAMED = with_person("a portrait of ")
 
 
 @pytest.fixture(scope="module")

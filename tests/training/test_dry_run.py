@@ -5,7 +5,6 @@ import pytest
 pytest.importorskip("accelerate", reason="the trainer needs accelerate and tensorboard")
 
 import psutil
-from accelerate.state import AcceleratorState
 
 from training import dry_run
 from training.initial import fresh_checkpoint
@@ -17,14 +16,6 @@ RECIPES = sorted(dry_run.RECIPES.glob("*.json"))
 def small(path, capsys, *more) -> tuple[int, str]:
     code = dry_run.main(["--recipe", str(path), "--size", "64", *map(str, more)])
     return code, capsys.readouterr().out
-
-
-@pytest.fixture(autouse=True)
-def one_precision_per_process():
-    """Which accelerate keeps to, and other tests have another one; as its own tests do it."""
-    AcceleratorState._reset_state()
-    yield
-    AcceleratorState._reset_state()
 
 
 @pytest.fixture

@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from flashface_core.errors import FlashFaceError
+from training.systems import FACE2DIFFUSION, FACE_FUSION, FACESTUDIO
+from training.systems import SYSTEMS as TRAINED
 
 log = logging.getLogger("flashface.training")
 
 BENCHMARKS = ("multiid_bench", "face2diffusion_protocol")
-SYSTEMS = ("flashface", "face2diffusion", "facestudio", "face_fusion", "ipadapter", "none")
 ELSEWHERE = "ipadapter"  # drawn by a pack of its own, and only measured here
+SYSTEMS = (*TRAINED, ELSEWHERE, "none")
 # Least and most files of --system-weights, and what they are.
 WEIGHTS = {
-    "face2diffusion": (2, 2, "mapping.pt and msid.pt"),
-    "facestudio": (1, 1, "one FaceStudio file"),
-    "face_fusion": (0, 1, "one Face Fusion file, or none for training-free"),
+    FACE2DIFFUSION: (2, 2, "mapping.pt and msid.pt"),
+    FACESTUDIO: (1, 1, "one FaceStudio file"),
+    FACE_FUSION: (0, 1, "one Face Fusion file, or none for training-free"),
 }
 NEEDED = ("checkpoint", "clip", "vae")
 

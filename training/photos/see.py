@@ -33,6 +33,7 @@ from flashface_core.facestudio.condition import paint_out
 from flashface_core.facestudio.file import FACE_ENCODER, STYLE_ENCODER, build_facestudio, load_part
 from flashface_core.likeness.embedders import ALIGNED_FACE
 from flashface_core.weights_file import read_state_dict
+from training.clip import in_transformers_names
 from training.face2diffusion import EXPRESSION_SEEN
 from training.face2diffusion import FACE as FACE_VECTOR
 from training.facestudio import FACE as UNIT_FACE
@@ -217,10 +218,7 @@ def _faceless(shown: list[Shown]) -> Tensor:
 def _load_vision(path: Path) -> Any:
     import comfy.clip_vision
 
-    state, _ = read_state_dict(path)
-    prefix = "visual."
-    if any(key.startswith(prefix) for key in state):  # OpenAI's own layout
-        state = comfy.clip_vision.convert_to_transformers(state, prefix)
+    state = in_transformers_names(read_state_dict(path)[0])
     vision = comfy.clip_vision.load_clipvision_from_sd(dict(state))
     if vision is None:
         raise FlashFaceError(

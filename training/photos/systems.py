@@ -25,6 +25,7 @@ from flashface_core.people.identity import Identity
 from flashface_core.weights_file import read_state_dict
 from training.clip import ClipText
 from training.sampling import Conditioned, Settings
+from training.systems import FACE2DIFFUSION, FACE_FUSION, FACESTUDIO, FLASHFACE
 
 from .cases import Case
 from .evaluation import OFFICIAL
@@ -127,10 +128,10 @@ def _face_fusion(shared: Shared, weights: list[Path]) -> System:
 
 
 MAKERS: dict[str, Callable[[Shared, list[Path]], System]] = {
-    "flashface": _flashface,
-    "face2diffusion": _face2diffusion,
-    "facestudio": _facestudio,
-    "face_fusion": _face_fusion,
+    FLASHFACE: _flashface,
+    FACE2DIFFUSION: _face2diffusion,
+    FACESTUDIO: _facestudio,
+    FACE_FUSION: _face_fusion,
     "none": _nobody,
 }
 

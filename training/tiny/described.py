@@ -24,7 +24,6 @@ from .text import ToyText, with_person
 WHO = "who"  # the person's index in the stream, as batches carry it
 # Shares of the samples whose caption has words for the face, and a name; the rest tells nothing.
 WORDS_SHARE, NAME = 0.3, 0.4
-NAMED = with_person("a portrait of ")
 MOST_WORDS = 6  # with more a caption may not fit into 77 tokens
 # What the second token of a name holds; all else is in the first.
 SECOND = ("facial_hair", "glasses", "frame_colour", "mark", "mark_colour", "mark_place")
@@ -33,6 +32,11 @@ SECOND = ("facial_hair", "glasses", "frame_colour", "mark", "mark_colour", "mark
 def know_who(people: PeopleInMemory, which: Tensor) -> None:
     """which: indexes of person and scene (N, 2), as encode_people gives them."""
     people.seen[WHO] = which[:, :1].float()
+
+
+def is_named(caption: str, kind: float) -> bool:
+    """kind: a number in 0..1, of a sample that shows no photos."""
+    return bool(caption) and WORDS_SHARE <= kind < WORDS_SHARE + NAME
 
 
 class Describer:
@@ -56,7 +60,7 @@ class Describer:
         kind, seed = chances
         if not caption or kind >= WORDS_SHARE + NAME:
             return caption
-        if kind >= WORDS_SHARE:
+        if is_named(caption, kind):
             return with_person(caption)
         rng = np.random.default_rng(int(seed * 2**24))
         words = list(self.words(index).values())
@@ -102,12 +106,13 @@ class DescribedNetworks(FlashFaceNetworks):
         return ["", *told]
 
     def forward(self, batch, noisy, texts):
-        texts = texts.clone()
-        told = self.texts(batch)[1:]
-        for row, (caption, index) in enumerate(zip(told, _indexes(batch), strict=True)):
-            if NAMED in caption:
-                name = self._describer.name(index)[None].to(texts)
-                texts[row + 1] = self._text.with_word(caption, name)[0]
+        texts, shown, indexes = texts.clone(), set(batch.references.rows), _indexes(batch)
+        for row, (caption, kind) in enumerate(
+            zip(batch.captions, batch.chances[:, 0].tolist(), strict=True)
+        ):
+            if row not in shown and is_named(caption, kind):
+                name = self._describer.name(indexes[row])[None].to(texts)
+                texts[row + 1] = self._text.with_word(with_person(caption), name)[0]
         return super().forward(batch, noisy, texts)
 
 

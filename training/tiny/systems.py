@@ -18,6 +18,7 @@ from training.data import PeopleInMemory
 from training.face2diffusion import EXPRESSION_SEEN, FACE, MAPPING, Face2DiffusionNetworks
 from training.face_fusion import KEYS, VALUES, FaceFusionNetworks
 from training.facestudio import LINEAR, STYLE, TRANSFORMERS, FaceStudioNetworks
+from training.systems import FACE2DIFFUSION, FACE_FUSION, FACESTUDIO
 from training.trainer import CSV, Recipe, Trainer
 
 from . import encoders
@@ -29,7 +30,6 @@ from .recipe import COMMON
 from .seen import see_people
 from .text import ToyText
 
-FACE2DIFFUSION, FACESTUDIO, FACE_FUSION = "face2diffusion", "facestudio", "face_fusion"
 WITHOUT_CGDR = "face2diffusion-without-cgdr"
 WEIGHTS = {
     FACE2DIFFUSION: "mapping_tiny.safetensors",
