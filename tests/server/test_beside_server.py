@@ -117,11 +117,12 @@ def picture(server, second: str) -> np.ndarray:
     workflow = small()
     apply, loader = (node_id(workflow, n) for n in ("FlashFaceApply", "FlashFaceTinyModels"))
     inputs(workflow, "KSampler")["model"] = [loader, 0]
-    model = {"nothing": None, "face": [apply, 0], "no face": [loader, 0], "at zero": [apply, 0]}
+    model = {"face": [apply, 0], "no face": [loader, 0], "at zero": [apply, 0]}
     if second == "at zero":
         without_strength(workflow)
-    if second != "nothing":
-        inputs(workflow, "SaveImage")["images"] = [detailed(workflow, model[second]), 0]
+    is_once = second == "nothing"
+    drawn = node_id(workflow, "VAEDecode") if is_once else detailed(workflow, model[second])
+    inputs(workflow, "SaveImage")["images"] = [drawn, 0]
     files = server.files(server.prompt(workflow))
     return np.stack([np.asarray(Image.open(file)) for file in files])
 

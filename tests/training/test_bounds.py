@@ -8,8 +8,9 @@ from support.tools import run_module
 
 from flashface_core.comfy_adapter.flashface.tiny import FOLDER
 from training.batches import Sampling, draw_batch
+from training.tiny.base_file import read_models
 from training.tiny.bounds import BOUNDS
-from training.tiny.ceilings import DRAWINGS, Words, measure, people_to_learn, start_from
+from training.tiny.ceilings import DRAWINGS, Words, measure, people_to_learn
 from training.tiny.described import WHO
 from training.tiny.evaluation import ToyEvaluation
 from training.tiny.text import ToyText
@@ -30,7 +31,7 @@ def test_words_are_learned_from_drawings_that_the_evaluation_does_not_have(evalu
 
 def test_only_the_words_of_those_in_a_batch_are_changed(evaluation):
     people = people_to_learn(evaluation, FOLDER, 3)
-    networks = Words(start_from(FOLDER), ToyText(), 2)
+    networks = Words(read_models(FOLDER), ToyText(), 2)
     networks.freeze_all_but(networks.parts)
     sampling = Sampling(drop_references=0, drop_text=0, drop_both=0)
     batch = draw_batch(people, sampling, 0, 0, range(1))

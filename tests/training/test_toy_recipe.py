@@ -13,8 +13,9 @@ from support.harness import load_flashface
 from support.tools import ROOT
 
 from flashface_core.comfy_adapter.flashface.tiny import FOLDER, load_vae
+from training.tiny.base_file import load_base
 from training.tiny.probes import load_probes
-from training.tiny.recipe import ToyRecipe, load_base, read_recipe
+from training.tiny.recipe import ToyRecipe, read_recipe
 
 # Not bf16: many CPUs compute it by way of float32, a hundred times slower.
 FEW = dict(groups=2, precision="no")

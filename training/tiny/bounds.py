@@ -4,8 +4,9 @@
 
 words: the two tokens of S* of every person learned directly, from 24 drawings (textual inversion);
 no mapping network gives better ones. names: the words for a face, all at once, as the base model
-heard them. fusion: Face Fusion's projections learned on the very people that are drawn. A low bound
-condemns the world or the base model, a high one the training.
+heard them. fusion: Face Fusion's projections learned on the very people that are drawn. attributes:
+FaceStudio on these people, told all that is true of face and scene instead of what encoders see. A
+low bound condemns the world or the base model, a high one the training.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from training.comfyui import find_comfyui
 
 log = logging.getLogger("flashface.training")
 
-BOUNDS = ("words", "names", "fusion")
+BOUNDS = ("words", "names", "fusion", "attributes")
 
 
 def main() -> None:

@@ -5,28 +5,33 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flashface_core.comfy_adapter.face_fusion.photos import load_face_fusion
-from flashface_core.comfy_adapter.flashface.tiny import FLASHFACE, VAE
-from flashface_core.flashface.checkpoint import Checkpoint, read_checkpoint
+from flashface_core.comfy_adapter.flashface.load import build_flashface
+from flashface_core.comfy_adapter.flashface.tiny import VAE
+from flashface_core.flashface.checkpoint import Checkpoint
 from flashface_core.tiny_text import WIDTH
-from flashface_core.weights_file import read_state_dict
+from toy_world.factors import Factors
 from toy_world.people import People
+from toy_world.scenes import Scenes
 from training.base import OnFrozenUNet
 from training.data import PeopleInMemory
 from training.face2diffusion import PROMPT
 from training.face_fusion import FaceFusionNetworks
+from training.facestudio import FACE, STYLE, WHOLE, FaceStudioNetworks
 from training.networks import Networks
 from training.trainer import Trainer
 
 from .autoencoder import load_autoencoder
+from .base_file import read_models
 from .described import WHO, know_who, name_vectors
 from .encode import encode_pictures, join_people
 from .evaluation import ToyEvaluation
 from .pictures import draw_pictures
 from .recipe import COMMON
-from .systems import FACE_FUSION, TRAIN, WEIGHTS
+from .systems import FACE_FUSION, FACESTUDIO, TRAIN, WEIGHTS
 from .systems_under_test import Conditioned, System, Systems
 from .text import ToyText, with_person
 
@@ -46,7 +51,7 @@ def measure(
 
 def learned_words(evaluation: ToyEvaluation, folder: Path, steps: int, work: Path) -> System:
     text = ToyText()
-    networks = Words(start_from(folder), text, evaluation.people)
+    networks = Words(read_models(folder), text, evaluation.people)
     people = people_to_learn(evaluation, folder, DRAWINGS)
     fit(networks, people, text, steps, work, 2e-2, max_gradient_norm=1.0)
     words = networks.words.detach()
@@ -60,7 +65,7 @@ def known_names(evaluation: ToyEvaluation, folder: Path, steps: int, work: Path)
 
 
 def fusion_on_the_same(evaluation: ToyEvaluation, folder: Path, steps: int, work: Path) -> System:
-    networks = FaceFusionNetworks(start_from(folder))
+    networks = FaceFusionNetworks(read_models(folder))
     people = people_to_learn(evaluation, folder, DRAWINGS)
     fit(networks, people, ToyText(), steps, work, TRAIN[FACE_FUSION].learning_rate)
     path = work / WEIGHTS[FACE_FUSION]
@@ -68,10 +73,36 @@ def fusion_on_the_same(evaluation: ToyEvaluation, folder: Path, steps: int, work
     return System(Systems(evaluation, folder).fusion(load_face_fusion(path)), 0)
 
 
+def told_attributes(evaluation: ToyEvaluation, folder: Path, steps: int, work: Path) -> System:
+    """FaceStudio, told the truth in place of what encoders see."""
+    start, cast = read_models(folder), evaluation.cast
+    people = people_to_learn(evaluation, folder, DRAWINGS)
+    faces = unit_numbers(People.draw_from(evaluation.seed, "test", evaluation.people))
+    scenes = Scenes.draw_from(evaluation.seed, "test", scenes_to_learn(len(people) * DRAWINGS))
+    styles = unit_numbers(scenes)
+    people.seen |= {FACE: faces[people.seen[WHO][:, 0].long()], STYLE: styles, WHOLE: styles}
+    networks = FaceStudioNetworks(start, styles.shape[1], faces.shape[1])
+    usual = TRAIN[FACESTUDIO]
+    fit(networks, people, ToyText(), steps, work, usual.learning_rate, train=usual.train)
+    trained = dataclasses.replace(start, target=networks.unet.state_dict())
+    model, _ = build_flashface(trained, "fp32")
+    negative = [[networks.linear.branch(None, None).detach(), {}]]
+    wanted, each = unit_numbers(cast.scenes), len(evaluation.labels)
+
+    @torch.no_grad()
+    def condition(identity, numbers, guidance):
+        who = [n // each for n in numbers]
+        positive = [[networks.linear.branch(wanted[numbers], faces[who]), {}]]
+        return Conditioned(model, positive, negative)
+
+    return System(condition, 0)
+
+
 MAKERS: dict[str, Callable[[ToyEvaluation, Path, int, Path], System]] = {
     "words": learned_words,
     "names": known_names,
     "fusion": fusion_on_the_same,
+    "attributes": told_attributes,
 }
 
 
@@ -97,19 +128,32 @@ class Words(OnFrozenUNet):
         return self.predict(noisy, batch.timesteps, context), batch.noise
 
 
-def start_from(folder: Path) -> Checkpoint:
-    return read_checkpoint("tiny", *read_state_dict(folder / FLASHFACE))
-
-
 def people_to_learn(evaluation: ToyEvaluation, folder: Path, count: int) -> PeopleInMemory:
     """Those of the evaluation, in `count` scenes each that it does not have."""
     people = torch.arange(evaluation.people).repeat_interleave(count)
-    which = torch.stack([people, AFTER_EVALUATION + torch.arange(len(people))], dim=1)
+    which = torch.stack([people, torch.tensor(scenes_to_learn(len(people)))], dim=1)
     encoder = load_autoencoder(folder / VAE)
     found = encode_pictures(encoder, evaluation.seed, "test", which)
     joined = join_people(evaluation.seed, "test", [found])
     know_who(joined, which)
     return joined
+
+
+def scenes_to_learn(count: int) -> range:
+    return range(AFTER_EVALUATION, AFTER_EVALUATION + count)
+
+
+def unit_numbers(rows: Factors) -> Tensor:
+    """All factors of people or scenes, (B, W) of length 1: what a perfect encoder would see."""
+    columns = []
+    for factor in dataclasses.fields(rows):
+        value = getattr(rows, factor.name)
+        if "names" in factor.metadata:
+            columns.append(F.one_hot(value, len(factor.metadata["names"])).float())
+        else:
+            low, high = factor.metadata["range"]
+            columns.append(2 * (value[:, None].float() - low) / (high - low) - 1)
+    return F.normalize(torch.cat(columns, dim=1), dim=1)
 
 
 def fit(
@@ -122,8 +166,9 @@ def fit(
     **changes,
 ) -> None:
     """The averaged weights stay in the networks."""
+    changes = {"train": networks.parts, **changes}
     recipe = dataclasses.replace(
-        COMMON, steps=steps, learning_rate=rate, train=networks.parts, save_every=steps, **changes
+        COMMON, steps=steps, learning_rate=rate, save_every=steps, **changes
     )
     trainer = Trainer(networks, people, text, recipe, work)
     trainer.run()

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from flashface_core.comfy_adapter.flashface.load import load_flashface
+from flashface_core.comfy_adapter.flashface.load import build_flashface
 from flashface_core.comfy_adapter.flashface.tiny import (
     FLASHFACE,
     FOLDER,
@@ -20,10 +20,9 @@ from toy_world.draw import SIZE
 from training.evaluation import Evaluation, Measures
 from training.sampling import Models, Settings, clip_encoder, identity_of
 
+from .base_file import BASE, read_models
 from .measure import AGES, cast, intervals, read, summary
-from .probes import load_probes
-
-PROBES = "probes.safetensors"
+from .probes import PROBES, load_probes
 
 
 class ToyEvaluation(Evaluation):
@@ -31,7 +30,8 @@ class ToyEvaluation(Evaluation):
     the child, two of the elder, each in a scene and a place of its own. Other ages are drawn with
     the authors' preset for them ("change age"), adults with the default guidance.
 
-    Raises FlashFaceError for a folder without the tiny models.
+    folder: of tiny models; the base alone will do before its FlashFace is made. Raises
+    FlashFaceError for a folder without the tiny models.
     """
 
     settings = Settings()
@@ -41,7 +41,8 @@ class ToyEvaluation(Evaluation):
 
     def __init__(self, people: int, seed: int, folder: Path | None = None) -> None:
         folder = folder or FOLDER
-        missing = [name for name in (FLASHFACE, VAE, PROBES) if not (folder / name).is_file()]
+        networks = BASE if (folder / BASE).is_file() else FLASHFACE
+        missing = [name for name in (networks, VAE, PROBES) if not (folder / name).is_file()]
         if missing:
             raise FlashFaceError(
                 f"There is no {missing[0]} in {folder}, expected the files that "
@@ -49,7 +50,7 @@ class ToyEvaluation(Evaluation):
             )
         self.probes = load_probes(folder / PROBES)
         self.cast = cast(seed, people, self.probes)
-        model, net = load_flashface(folder / FLASHFACE, "fp32")
+        model, net = build_flashface(read_models(folder), "fp32")
         told = ["", *dict.fromkeys(self.cast.captions)]
         texts = dict(zip(told, clip_encoder(load_tiny_clip())(told), strict=True))
 

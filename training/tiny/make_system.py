@@ -24,6 +24,8 @@ def main() -> None:
     find_comfyui(cpu)
     PartialState(cpu=cpu)
 
+    from flashface_core.comfy_adapter.flashface.tiny import FOLDER
+
     from .systems import TRAIN, SystemRecipe, run
 
     parser = argparse.ArgumentParser(
@@ -33,11 +35,13 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, help="of the system; default: the recipe's")
+    parser.add_argument("--models", type=Path, help="folder of tiny models; default: the shipped")
     options = parser.parse_args()
     train = TRAIN[options.system]
     if options.steps is not None:
         train = dataclasses.replace(train, steps=options.steps)
-    run(SystemRecipe(options.system, train), options.work, options.out)
+    models = options.models or FOLDER
+    run(SystemRecipe(options.system, train), options.work, options.out, models)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from toy_world.scenes import Scenes
 
 log = logging.getLogger("flashface")
 
+PROBES = "probes.safetensors"
 # What is read off a 64 px face crop, and what off the whole picture.
 FACE = (
     "skin",

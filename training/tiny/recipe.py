@@ -12,8 +12,9 @@ import torch
 from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 
+from flashface_core.comfy_adapter.flashface.tiny import FLASHFACE, VAE
 from flashface_core.flashface.checkpoint import Checkpoint, read_checkpoint
-from flashface_core.weights_file import read_state_dict, write_safetensors
+from flashface_core.weights_file import read_state_dict
 from training.batches import Sampling
 from training.data import PeopleInMemory
 from training.initial import fresh_checkpoint, with_new_references
@@ -24,27 +25,20 @@ from training.trainer import CSV, Recipe, Trainer
 
 from .autoencoder import load_autoencoder, save_autoencoder, score
 from .autoencoder import train as train_autoencoder
+from .base_file import BASE, load_base, save_base
 from .curve import PAIRED, plot_curve
 from .described import DescribedNetworks, Describer, know_who
 from .encode import encode_people, join_people
 from .grid import Grid
-from .probes import Pool, save_probes
+from .probes import PROBES, Pool, save_probes
 from .probes import train as train_probes
 from .text import ToyText
 
 log = logging.getLogger("flashface.training")
 
-FLASHFACE, BASE, VAE, PROBES = (
-    "flashface_tiny.safetensors",
-    "base_tiny.safetensors",
-    "vae_tiny.safetensors",
-    "probes.safetensors",
-)
 RECIPE = "recipe.json"
 # In order; each leaves a file, from which the next goes on.
 STAGES = ("vae", "probes", "base", "flashface")
-TARGET_PREFIX, POSITION = "target.", "position.weight"
-
 
 # References help most at t = 600 to 800, and the face is where they help.
 SAMPLING = Sampling(
@@ -161,39 +155,15 @@ def make_base(
         begun = with_new_references("tiny", drawn.target, drawn.position, **same)
     networks, text = described(recipe, begun)
 
+    # What is there of it can be measured (training.tiny.bounds) before it is finished.
+    unfinished = folder / BASE
+
     def on_save(step: int, networks: FlashFaceNetworks) -> None:
-        if step == recipe.pretrain.steps:
-            save_base(networks.checkpoint(), path)
+        save_base(networks.checkpoint(), unfinished)
 
     Trainer(networks, people, text, recipe.pretrain, folder / "pretrain", on_save).run()
-
-
-def save_base(checkpoint: Checkpoint, path: Path) -> None:
-    assert checkpoint.position is not None
-    state = {TARGET_PREFIX + key: value for key, value in checkpoint.target.items()}
-    state[POSITION] = checkpoint.position
-    shapes = {key: tuple(value.shape) for key, value in state.items()}
-    tensors = ((key, value.detach().cpu()) for key, value in state.items())
-    metadata = {
-        "num_heads": str(checkpoint.heads),
-        "reference_size": str(checkpoint.reference_size),
-        "picture_size": str(checkpoint.picture_size),
-    }
-    write_safetensors(path, shapes, tensors, torch.float16, metadata)
-
-
-def load_base(path: Path) -> Checkpoint:
-    """A FlashFace whose UNet can draw, and whose other networks begin as copies of it."""
-    state, metadata = read_state_dict(path)
-    position = state.pop(POSITION)
-    return with_new_references(
-        "tiny",
-        {key.removeprefix(TARGET_PREFIX): value for key, value in state.items()},
-        position,
-        heads=int(metadata["num_heads"]),
-        reference_size=int(metadata["reference_size"]),
-        picture_size=int(metadata["picture_size"]),
-    )
+    if PartialState().is_main_process:
+        shutil.copy(unfinished, path)
 
 
 def train_flashface(

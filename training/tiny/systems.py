@@ -10,9 +10,9 @@ from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 
 from flashface_core.comfy_adapter.facestudio.style import build_style_encoder
-from flashface_core.comfy_adapter.flashface.tiny import FLASHFACE, FOLDER, VAE
+from flashface_core.comfy_adapter.flashface.tiny import FOLDER, VAE
 from flashface_core.face2diffusion.files import load_encoders
-from flashface_core.flashface.checkpoint import Checkpoint, read_checkpoint
+from flashface_core.flashface.checkpoint import Checkpoint
 from flashface_core.weights_file import read_state_dict
 from training.data import PeopleInMemory
 from training.face2diffusion import EXPRESSION_SEEN, FACE, MAPPING, Face2DiffusionNetworks
@@ -23,6 +23,7 @@ from training.trainer import CSV, Recipe, Trainer
 
 from . import encoders
 from .autoencoder import load_autoencoder
+from .base_file import read_models
 from .curve import plot_curve
 from .encode import encode_people, join_people
 from .probes import Pool
@@ -90,11 +91,11 @@ def make_encoders(recipe: SystemRecipe, work: Path) -> None:
     PartialState().wait_for_everyone()
 
 
-def draw_people(recipe: SystemRecipe, work: Path, is_seen: bool) -> PeopleInMemory:
+def draw_people(recipe: SystemRecipe, models: Path, work: Path, is_seen: bool) -> PeopleInMemory:
     """Latents, and with is_seen what the encoders see."""
     if PartialState().is_main_process:
         if not (work / PEOPLE).exists():
-            autoencoder = load_autoencoder(FOLDER / VAE)
+            autoencoder = load_autoencoder(models / VAE)
             given = (recipe.seed, "train", 0, recipe.people, recipe.scenes)
             _save(encode_people(autoencoder, *given), work / PEOPLE)
         if is_seen and not (work / SEEN).exists():
@@ -154,15 +155,16 @@ def save(networks: SystemNetworks, path: Path, work: Path) -> None:
     networks.save(path, state, metadata)
 
 
-def run(recipe: SystemRecipe, work: Path, out: Path) -> None:
+def run(recipe: SystemRecipe, work: Path, out: Path, models: Path = FOLDER) -> None:
+    """models: the folder with the VAE, and the FlashFace or base whose UNet it is trained on."""
     out.mkdir(parents=True, exist_ok=True)
     work.mkdir(parents=True, exist_ok=True)
     is_seen = recipe.system != FACE_FUSION
     if is_seen:
         make_encoders(recipe, work)
-    people = draw_people(recipe, work, is_seen)
+    people = draw_people(recipe, models, work, is_seen)
     text = ToyText(str(PartialState().device))
-    start = read_checkpoint("tiny", *read_state_dict(FOLDER / FLASHFACE))
+    start = read_models(models)
     networks = build(recipe, start, people, text)
     path, folder = out / WEIGHTS[recipe.system], work / recipe.system
 
