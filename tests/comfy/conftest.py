@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import folder_paths
 import pytest
 import torch
 from support.harness import load_flashface, make_features
@@ -27,6 +28,12 @@ def one_thread():
 def as_the_server_does():
     with torch.inference_mode():
         yield
+
+
+@pytest.fixture(autouse=True)
+def own_file_lists(monkeypatch):
+    """Core remembers the folders that it has listed, and stumbles over those that are gone."""
+    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
 
 
 @pytest.fixture(scope="session")
