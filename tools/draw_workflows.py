@@ -1,4 +1,4 @@
-"""The first workflow, and those for photographs: for the canvas, and in API form.
+"""All shipped workflows, for the canvas and in API form.
 
     .comfy/venv/bin/python tools/draw_workflows.py
 
@@ -16,10 +16,10 @@ from pathlib import Path
 import workflows_models
 import workflows_people
 import workflows_pictures
-from canvas import Canvas, Group
+import workflows_toys
+from canvas import Canvas
 from comfy_server import REPO, ComfyServer
 from environment import PRIVATE
-from workflow_parts import Models, applied, decode, sampler, save, size, text
 
 NOTES = Path(__file__).parent / "workflow_notes"
 
@@ -42,50 +42,8 @@ def main() -> None:
             print(path)
 
 
-def start_here(canvas: Canvas) -> None:
-    """On the tiny models, with nothing to download or to choose."""
-    tiny = canvas.add("FlashFaceTinyModels")
-    of = Models([tiny], *(tiny[name] for name in ("MODEL", "REFERENCE_NET", "CLIP", "VAE")))
-    photos = canvas.add("FlashFaceTinyPhotos", "Photos", person=0)
-    who = canvas.add("FlashFaceIdentity", image=photos["photos"])
-    positive = text(
-        canvas,
-        "a portrait of a child, smiling, wearing a yellow raincoat, by the sea, flat colours, "
-        "morning sun, upright",
-        of.clip,
-    )
-    negative = text(canvas, "", of.clip, "Negative prompt")
-    prompt, no_words = positive["CONDITIONING"], negative["CONDITIONING"]
-    head = dict(x=0.19, y=0.2, width=0.62, height=0.62)
-    face = applied(canvas, who["FACE_IDENTITY"], of, no_words, "custom", place=head)
-    latent = size(canvas, 128, 128)
-    drawn = sampler(
-        canvas, face.model, prompt, no_words, latent["LATENT"], steps=20, cfg=5.0, sampler="euler"
-    )
-    decoded = decode(canvas, drawn, of)
-    larger = canvas.add(
-        "ImageScaleBy",
-        "Larger, to look at",
-        image=decoded["IMAGE"],
-        upscale_method="lanczos",
-        scale_by=3.0,
-    )
-    saved = save(canvas, larger)
-    canvas.lay(
-        [
-            Group("1. Models", [[tiny]]),
-            Group("2. Who", [[photos], [who]]),
-            Group("3. Prompts", [[positive, negative]]),
-        ],
-        [
-            Group("4. FlashFace", face.columns),
-            Group("5. Picture", [[latent, drawn, decoded], [larger, saved]]),
-        ],
-    )
-
-
 GRAPHS: dict[str, Callable[[Canvas], None]] = {
-    "01_start_here": start_here,
+    "01_start_here": workflows_toys.start_here,
     "02_portrait_from_photos": workflows_people.portrait,
     "03_child_and_elder": workflows_people.change_age,
     "04_face_into_picture": workflows_pictures.into_picture,
@@ -102,6 +60,14 @@ GRAPHS: dict[str, Callable[[Canvas], None]] = {
     "15_other_base": workflows_models.other_base,
     "16_face2diffusion": workflows_models.face2diffusion,
     "17_training_free": workflows_models.training_free,
+    "toy_several_photos": workflows_toys.several_photos,
+    "toy_two_people": workflows_toys.two_people,
+    "toy_mixing": workflows_toys.mixing,
+    "toy_save_identity": workflows_toys.save_identity,
+    "toy_saved_identity": workflows_toys.saved_identity,
+    "toy_best_of_n": workflows_toys.best_of_n,
+    "toy_style_portrait": workflows_toys.style_portrait,
+    "toy_style_two_people": workflows_toys.style_two_people,
 }
 
 if __name__ == "__main__":

@@ -67,9 +67,7 @@ def draw_scene(server: ComfyServer) -> Image.Image:
     for node in workflow.values():
         if node["class_type"] == "FlashFaceTinyPhotos":
             node["inputs"]["person"] = 4
-        if node["class_type"] == "ImageScaleBy":
-            node["inputs"]["scale_by"] = 1.0
-    (picture,) = run(server, workflow)["Save Image"]
+    (picture,) = run(server, as_drawn(workflow))["Save Image"]
     opaque = Image.new("L", picture.size, 255)
     ImageDraw.Draw(opaque).ellipse((32, 24, 96, 96), fill=0)
     picture.putalpha(opaque)
@@ -85,9 +83,17 @@ def draw_pair(server: ComfyServer) -> Image.Image:
     photos = [n for n in workflow.values() if n["class_type"] == "FlashFaceTinyPhotos"]
     for node, person in zip(photos, (4, 6), strict=True):
         node["inputs"]["person"] = person
-    (picture,) = run(server, workflow)["Save Image"]
+    (picture,) = run(server, as_drawn(workflow))["Save Image"]
     picture.save(server.base / "input" / PAIR)
     return picture
+
+
+def as_drawn(workflow: dict[str, Any]) -> dict[str, Any]:
+    """The same with pictures of their own size."""
+    for node in workflow.values():
+        if node["class_type"] == "ImageScaleBy":
+            node["inputs"]["scale_by"] = 1.0
+    return workflow
 
 
 def run(server: ComfyServer, workflow: dict[str, Any]) -> dict[str, Pictures]:

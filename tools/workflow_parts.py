@@ -141,8 +141,9 @@ def applied(
     negative: Output,
     preset: str = "stable identity",
     place: dict[str, Any] | None = None,
+    guidance: Node | None = None,
 ) -> Applied:
-    """place: None where the identity has one already."""
+    """place: None where the identity has one already. guidance: one that others use too."""
     placed = None
     if place is not None:
         placed = canvas.add("FlashFaceIdentityPlace", identity=identity, **place)
@@ -150,7 +151,7 @@ def applied(
     encode = canvas.add(
         "FlashFaceEncode", identity=identity, reference_net=of.net, vae=of.vae, negative=negative
     )
-    guidance = canvas.add("FlashFaceGuidance", preset=preset)
+    guidance = guidance or canvas.add("FlashFaceGuidance", preset=preset)
     apply = canvas.add(
         "FlashFaceApply",
         model=of.model,
@@ -189,6 +190,7 @@ def sampler(
     denoise: float = 1.0,
     steps: int = STEPS,
     sampler: str = "ddim",
+    seed: int = 1,
 ) -> Node:
     return canvas.add(
         "KSampler",
@@ -197,7 +199,7 @@ def sampler(
         positive=positive,
         negative=negative,
         latent_image=latent,
-        seed=1,
+        seed=seed,
         steps=steps,
         cfg=cfg,
         sampler_name=sampler,
@@ -210,9 +212,15 @@ def decode(canvas: Canvas, drawn: Node, of: Models) -> Node:
     return canvas.add("VAEDecode", samples=drawn["LATENT"], vae=of.vae)
 
 
-def save(canvas: Canvas, pictures: Node | Output, title: str | None = None) -> Node:
+def save(
+    canvas: Canvas,
+    pictures: Node | Output,
+    title: str | None = None,
+    box: tuple[int, int] | None = None,
+    prefix: str = "FlashFace",
+) -> Node:
     images = pictures if isinstance(pictures, Output) else pictures["IMAGE"]
-    return canvas.add("SaveImage", title, images=images, filename_prefix="FlashFace")
+    return canvas.add("SaveImage", title, box, images=images, filename_prefix=prefix)
 
 
 def show(canvas: Canvas, images: Output, title: str, **given) -> Node:

@@ -19,7 +19,8 @@ MOST = 36_000_000  # bytes: the tiny models that the nodes load are 38 million, 
 # Between them they load every file of tiny_models/.
 RUN = (TINY, "toy_face2diffusion", "toy_style_portrait", "toy_face_fusion")
 MADE_FOR_A_CLONE = {"training", "tests", "support", "demo", "toy_people"}
-MADE_FOR_A_CLONE |= {"shipped_pictures", "canvas", "workflow_parts", "automation", "api_examples"}
+MADE_FOR_A_CLONE |= {"shipped_pictures", "canvas", "workflow_parts", "toy_parts"}
+MADE_FOR_A_CLONE |= {"automation", "api_examples"}
 
 
 def listed(*options: str) -> set[str]:

@@ -46,7 +46,7 @@ def titled(workflow, title: str) -> dict:
 def test_person_and_style_image_change_the_picture(server):
     given = workflow("toy_style_portrait")
     one = picture(server, given)
-    assert one.shape == (128, 128, 3)
+    assert one.shape == (384, 384, 3)
     titled(given, "Photos")["person"] = 2
     assert not np.array_equal(picture(server, given), one)
     given = workflow("toy_style_portrait")
@@ -57,7 +57,7 @@ def test_person_and_style_image_change_the_picture(server):
 def test_the_places_of_two_people_change_the_picture(server):
     given = workflow("toy_style_two_people")
     one = picture(server, given)
-    assert one.shape == (128, 256, 3)
+    assert one.shape == (384, 768, 3)
     titled(given, "Place of A")["x"], titled(given, "Place of B")["x"] = 0.5, 0.0
     assert not np.array_equal(picture(server, given), one)
 

@@ -24,7 +24,8 @@ from support.server import (
 
 pytestmark = pytest.mark.server
 
-SQUARE, WIDE, FACE, PLOT = (128, 128), (256, 128), (224, 224), (1024, 682)
+# The pictures of 128 x 128 and 256 x 128 are shown enlarged.
+SQUARE, WIDE, FACE, PLOT = (384, 384), (768, 384), (224, 224), (1024, 682)
 
 # workflow: title of every node that shows pictures, how many, and their width and height
 SHOWN = {
@@ -41,7 +42,7 @@ SHOWN = {
     "toy_style_portrait": {"Style image": (1, SQUARE), "Save Image": (1, SQUARE)},
     "toy_style_two_people": {"Style image": (1, SQUARE), "Save Image": (1, WIDE)},
 }
-SHOWN |= {name: {"Save Image": (1, SQUARE)} for name in UNLISTED}
+SHOWN |= {name: {"Save Image": (1, (128, 128))} for name in UNLISTED}
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +111,7 @@ def test_the_second_person_of_two_does_something(server, pictures):
         np.asarray(Image.open(path).convert("RGB")),
         pictures("toy_two_people")["Save Image"],
     )
-    right = np.s_[:, 160:]
+    right = np.s_[:, 480:]
     assert np.abs(twice[right].astype(int) - both[0][right]).mean() > 5
 
 
