@@ -23,6 +23,12 @@ def add_noise(latent: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
     return alphas * latent + sigmas * noise
 
 
+def clean_prediction(noisy: torch.Tensor, noise: torch.Tensor, timesteps) -> torch.Tensor:
+    """x_0 = (x_t - sigma_t eps) / alpha_t, of latents and predicted noise (B, 4, H, W)."""
+    alphas, sigmas = (level[timesteps][:, None, None, None] for level in noise_levels(noisy.device))
+    return (noisy - sigmas * noise) / alphas
+
+
 def noise_loss(
     predicted: torch.Tensor,
     noise: torch.Tensor,

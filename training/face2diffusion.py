@@ -71,6 +71,9 @@ class Face2DiffusionNetworks(OnFrozenUNet):
             of_class = self.predict(noisy, batch.timesteps, texts.expand(len(noisy), -1, -1))
         return predicted, class_guided_target(batch.noise, of_class, batch.region)
 
+    def rows_with_face(self, batch) -> list[int]:
+        return list(range(len(batch.latents)))
+
     def load(self, path: Path) -> None:
         """A mapping network. Raises FlashFaceError, and RuntimeError for other widths."""
         self.mapping.load_state_dict(load_mapping(path).state_dict())

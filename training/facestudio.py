@@ -53,16 +53,17 @@ class FaceStudioNetworks(OnFrozenUNet):
         return []
 
     def forward(self, batch, noisy, texts):
-        kept = (batch.chances >= batch.chances.new_tensor([DROP_STYLE, DROP_FACE])).to(noisy)
-        style, face = batch.seen[STYLE] * kept[:, :1], batch.seen[FACE] * kept[:, 1:]
+        has_face, is_other = _parts(batch)
+        has_style = batch.chances[:, :1] >= DROP_STYLE
+        style, face = batch.seen[STYLE] * has_style, batch.seen[FACE] * has_face
         if WHOLE in batch.seen:
-            # Beside those without a face; a chance of 1 leaves nothing out.
-            chance = batch.chances[:, 1:]
-            others = (chance >= DROP_FACE) & (chance < DROP_FACE + OTHER_PICTURES)
-            style = torch.where(others, batch.seen[WHOLE], style)
-            face = torch.where(others, torch.zeros_like(face), face)
+            style = torch.where(is_other, batch.seen[WHOLE], style)
         context = self.linear.branch(style, face)
         return self.predict(noisy, batch.timesteps, context), batch.noise
+
+    def rows_with_face(self, batch) -> list[int]:
+        has_face, _ = _parts(batch)
+        return torch.nonzero(has_face[:, 0]).flatten().tolist()
 
     def load(self, path: Path) -> None:
         """What `save` wrote, but for the encoders. Raises FlashFaceError, and RuntimeError for
@@ -89,3 +90,13 @@ class FaceStudioNetworks(OnFrozenUNet):
         tensors = ((key, value.detach().cpu()) for key, value in state.items())
         metadata = {"tokens": str(self.linear.tokens), **metadata}
         write_safetensors(path, shapes, tensors, dtype, metadata)
+
+
+def _parts(batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which samples have their face, and which stand for pictures of other things, (B, 1) each."""
+    chance = batch.chances[:, 1:]
+    if WHOLE not in batch.seen:
+        return chance >= DROP_FACE, torch.zeros_like(chance, dtype=torch.bool)
+    # Beside those without a face; a chance of 1 leaves nothing out.
+    is_other = (chance >= DROP_FACE) & (chance < DROP_FACE + OTHER_PICTURES)
+    return (chance >= DROP_FACE) & ~is_other, is_other

@@ -50,6 +50,10 @@ class Networks(nn.Module):
         """Those whose blocks may be computed again in the backward pass."""
         raise NotImplementedError
 
+    def rows_with_face(self, batch: Batch) -> list[int]:
+        """Whose prediction can be held against the person."""
+        return batch.references.rows
+
     def freeze_all_but(self, parts: Iterable[str]) -> None:
         """Raises ValueError for a name that is none of `parts`."""
         parts = set(parts)

@@ -120,6 +120,24 @@ def load_encoders_to_keep(folder: Path, system: str):
     return read_state_dict(path) if path.is_file() else ({}, {})
 
 
+def load_identity_loss(options: argparse.Namespace, recipe, device):
+    """None without a weight. Raises FlashFaceError for a weight without the networks that it needs,
+    and for these without a weight."""
+    from training.identity_loss import with_msid
+    from training.photos.encode import load_decoder
+
+    embedder, weight = options.identity_embedder, recipe.identity_weight
+    if embedder is None and not weight:
+        return None
+    if embedder is None or not weight or options.vae is None:
+        raise FlashFaceError(
+            f"The identity loss has the weight {weight}, the embedder {embedder} and the VAE "
+            f"{options.vae}; give --identity-weight above 0, --identity-embedder and --vae, or "
+            "neither weight nor embedder."
+        )
+    return with_msid(embedder, load_decoder(options.vae, device), recipe.identity_below, device)
+
+
 def main(arguments: list[str] | None = None) -> None:
     find_comfyui(cpu=not torch.cuda.is_available())
     from training.held_out import held_out_losses, hold_out, record
@@ -131,7 +149,9 @@ def main(arguments: list[str] | None = None) -> None:
     )
     for name in ("data", "checkpoint", "clip", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--vae", type=Path, help="only for photographs that were not encoded")
+    parser.add_argument("--vae", type=Path, help="for photographs that were not encoded")
+    told = "an MSID (msid.pt); with --vae and an identity weight, faces must look alike to it"
+    parser.add_argument("--identity-embedder", type=Path, help=told)
     parser.add_argument("--dtype", choices=DTYPES, default="fp32", help="of the saved weights")
     add_detector_options(parser)
     parser.add_argument("--system", choices=SYSTEMS, default=FLASHFACE)
@@ -154,6 +174,7 @@ def main(arguments: list[str] | None = None) -> None:
         given = Given(encode_text, widths, kept)
         networks = build(system, checkpoint, given)
         del checkpoint  # as large as the networks
+        identity = load_identity_loss(options, recipe, process.device)
         if options.go_on_from is not None:
             go_on_from(system, networks, options.go_on_from)
     except FlashFaceError as error:
@@ -169,7 +190,8 @@ def main(arguments: list[str] | None = None) -> None:
             log.info("Loss on people held out: %.4f, inside the face %.4f.", *losses)
 
     try:
-        trainer = Trainer(networks, people, encode_text, recipe, options.out, on_save)
+        given_too = (options.out, on_save, identity)
+        trainer = Trainer(networks, people, encode_text, recipe, *given_too)
     except ValueError as error:
         sys.exit(str(error))
     if process.is_main_process:

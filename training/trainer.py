@@ -28,6 +28,7 @@ from .batches import Batch, Sampling, draw_batch
 from .data import People, TextEncoder
 from .diffusion import add_noise, noise_loss
 from .ema import Ema
+from .identity_loss import IdentityLoss
 from .networks import PARTS, Networks
 
 log = logging.getLogger("flashface.training")
@@ -43,7 +44,8 @@ class Recipe:
     groups: per step, over all processes and accumulations. accumulate: parts in which a process
     does its groups. decay_from: fraction of the steps after which the learning rate falls to 0
     (cosine). ema: decay of the average that is saved; 0 saves memory, and what was trained. train:
-    which parts of the networks are trained. precision: no, bf16 or fp16.
+    which parts of the networks are trained. precision: no, bf16 or fp16. identity_weight: of
+    the identity loss beside the noise's; identity_below: timesteps under which it is taken.
     """
 
     steps: int = 10_000
@@ -60,6 +62,8 @@ class Recipe:
     gradient_checkpointing: bool = False
     min_snr_gamma: float | None = None
     region_weight: float = 1.0
+    identity_weight: float = 0.0
+    identity_below: int = 400
     seed: int = 0
     log_every: int = 10
     save_every: int = 500
@@ -84,6 +88,7 @@ class Trainer(Generic[Trained]):
 
     A folder with a saved state is continued; the numbers are those of a run never interrupted.
     on_save: called on the main process with (step, networks) holding the averaged weights.
+    identity_loss: added with the recipe's weight.
     """
 
     def __init__(
@@ -94,7 +99,9 @@ class Trainer(Generic[Trained]):
         recipe: Recipe,
         folder: Path,
         on_save: Callable[[int, Trained], None] | None = None,
+        identity_loss: IdentityLoss | None = None,
     ) -> None:
+        self.identity_loss = identity_loss
         self.recipe, self.people, self.encode_text = recipe, people, encode_text
         self.folder, self.on_save = Path(folder), on_save
         set_seed(recipe.seed)
@@ -198,14 +205,13 @@ class Trainer(Generic[Trained]):
             texts = texts.to(noisy)
         with self.accelerator.autocast():
             predicted, target = self.model(batch, noisy, texts)
-        return noise_loss(
-            predicted,
-            target,
-            batch.timesteps,
-            self.recipe.min_snr_gamma,
-            batch.region,
-            self.recipe.region_weight,
-        )
+        recipe = self.recipe
+        weights = (recipe.min_snr_gamma, batch.region, recipe.region_weight)
+        loss = noise_loss(predicted, target, batch.timesteps, *weights)
+        if self.identity_loss is None:
+            return loss
+        rows = self.networks.rows_with_face(batch)
+        return loss + recipe.identity_weight * self.identity_loss(predicted, noisy, batch, rows)
 
     def _log(self, loss: float) -> None:
         step, rate = self.progress.step, self.schedule.get_last_lr()[0]

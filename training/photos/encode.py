@@ -80,6 +80,20 @@ def load_encoder(path: Path) -> Encoder:
     return encode
 
 
+def load_decoder(path: Path, device: str | torch.device):
+    """Scaled latents to pictures (B, 3, 8 h, 8 w) in 0..1, float32, with a gradient. Raises
+    FlashFaceError as `load_encoder` does."""
+    import comfy.latent_formats
+
+    network = load_vae(path).first_stage_model.float().requires_grad_(False).to(device)
+    scale = comfy.latent_formats.SD15().process_out
+
+    def decode(latents: torch.Tensor) -> torch.Tensor:
+        return (network.decode(scale(latents)) + 1) / 2
+
+    return decode
+
+
 def encode_folder(folder: Path, encoder: Encoder, vae_hash: str) -> None:
     """Raises FlashFaceError for a folder that prepare did not finish, a damaged shard, and latents
     that another VAE made."""

@@ -36,8 +36,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, help="of the system; default: the recipe's")
     parser.add_argument("--models", type=Path, help="folder of tiny models; default: the shipped")
+    told = "of the identity loss by the shipped MSID; default: 0"
+    parser.add_argument("--identity-weight", type=float, default=0.0, help=told)
     options = parser.parse_args()
-    train = TRAIN[options.system]
+    weight = options.identity_weight
+    train = dataclasses.replace(TRAIN[options.system], identity_weight=weight)
     if options.steps is not None:
         train = dataclasses.replace(train, steps=options.steps)
     models = options.models or FOLDER

@@ -30,6 +30,7 @@ from .curve import PAIRED, plot_curve
 from .described import DescribedNetworks, Describer, know_who
 from .encode import encode_people, join_people
 from .grid import Grid
+from .identity import drawn_identity_loss
 from .probes import PROBES, Pool, save_probes
 from .probes import train as train_probes
 from .text import ToyText
@@ -187,7 +188,8 @@ def train_flashface(
             writer.writerow([step, *(f"{loss:.5f}" for loss in losses)])
         grid.save(networks, folder / f"step-{step:06d}.png")
 
-    Trainer(networks, people, encode_text, recipe.train, folder, on_save).run()
+    identity = drawn_identity_loss(recipe.train, vae)
+    Trainer(networks, people, encode_text, recipe.train, folder, on_save, identity).run()
 
 
 def run(

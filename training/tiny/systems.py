@@ -26,6 +26,7 @@ from .autoencoder import load_autoencoder
 from .base_file import read_models
 from .curve import plot_curve
 from .encode import encode_people, join_people
+from .identity import drawn_identity_loss
 from .probes import Pool
 from .recipe import COMMON
 from .seen import see_people
@@ -171,7 +172,8 @@ def run(recipe: SystemRecipe, work: Path, out: Path, models: Path = FOLDER) -> N
     def on_save(step: int, networks: SystemNetworks) -> None:
         save(networks, path, work)
 
-    Trainer(networks, people, text, recipe.train, folder, on_save).run()
+    identity = drawn_identity_loss(recipe.train, models / VAE)
+    Trainer(networks, people, text, recipe.train, folder, on_save, identity).run()
     if PartialState().is_main_process:
         if recipe.system == FACE2DIFFUSION:
             shutil.copy(work / FACES, out / FACES)
