@@ -13,6 +13,7 @@ import torch
 
 from flashface_core.people.place import position_mask
 
+from .buckets import draw_bucket
 from .data import OF_THE_PERSON, People, Picture
 from .diffusion import TIMESTEPS
 
@@ -75,18 +76,23 @@ class Batch(NamedTuple):
 
 
 def draw_batch(people: People, sampling: Sampling, seed: int, step: int, groups: range) -> Batch:
-    """The samples of the given groups of a step."""
+    """The samples of the given groups of a step, all of one shape."""
+    bucket = None
+    if people.buckets:
+        bucket = draw_bucket(people.buckets, _generator(seed, step, 0, 3))
     targets, captions, positions, regions, timesteps, noises = [], [], [], [], [], []
     latents, reference_timesteps, slots, rows = [], [], [], []
     seen, chances = [], []
     for group in groups:
-        rng, other_rng, own_rng = (
-            np.random.Generator(np.random.Philox(key=seed, counter=[step, group, stream, 0]))
-            for stream in range(3)  # the later ones leave the first as it was
-        )
-        person = int(rng.integers(len(people)))
+        # The later ones leave the first as it was.
+        rng, other_rng, own_rng = (_generator(seed, step, group, stream) for stream in range(3))
+        person = bucket.draw_person(rng) if bucket else int(rng.integers(len(people)))
         order = rng.permutation(people.count(person)).tolist()
         wanted = min(sampling.targets_per_group, len(order) - 1)
+        if bucket:
+            fits = [i for i in order if people.shape(person, i) == bucket.shape]
+            order = fits + [i for i in order if i not in fits]
+            wanted = min(wanted, len(fits))
         timestep = draw_timestep(rng, sampling)
         is_own = None if sampling.own_face is None else own_rng.random() < sampling.own_face
         shown = order[:wanted] if is_own else order[wanted:]
@@ -136,6 +142,10 @@ def draw_batch(people: People, sampling: Sampling, seed: int, step: int, groups:
         {name: torch.stack([one[name] for one in seen]).float() for name in seen[0]},
         torch.stack(chances),
     )
+
+
+def _generator(seed: int, step: int, group: int, stream: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=seed, counter=[step, group, stream, 0]))
 
 
 def _seen(picture: Picture, other: Picture) -> dict[str, torch.Tensor]:

@@ -1,9 +1,11 @@
 """People and their pictures, as the trainer reads them: encoded once, then drawn from."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
+
+from .buckets import Bucket
 
 TextEncoder = Callable[[list[str]], torch.Tensor]
 """Captions to text embeddings (B, 77 k, width); frozen, and called with no gradient."""
@@ -29,12 +31,22 @@ class Picture(NamedTuple):
 
 
 class People(Protocol):
-    """Identities, each with two or more pictures; index by person, then by picture."""
+    """Identities, each with two or more pictures; index by person, then by picture.
+
+    buckets: pictures by shape; none where all have the same.
+    """
+
+    @property
+    def buckets(self) -> Sequence[Bucket]: ...
 
     def __len__(self) -> int: ...
 
     def count(self, person: int) -> int:
         """Pictures of a person, two or more."""
+        ...
+
+    def shape(self, person: int, index: int) -> tuple[int, int]:
+        """Of a picture's latent, H and W."""
         ...
 
     def picture(self, person: int, index: int) -> Picture: ...
@@ -47,6 +59,8 @@ class PeopleInMemory:
     the indexes of its pictures. seen: (N, W) by name. Raises ValueError for a person with fewer
     than two.
     """
+
+    buckets: Sequence[Bucket] = ()
 
     def __init__(
         self,
@@ -72,6 +86,9 @@ class PeopleInMemory:
 
     def count(self, person: int) -> int:
         return len(self.persons[person])
+
+    def shape(self, person: int, index: int) -> tuple[int, int]:
+        return self.latents.shape[-2], self.latents.shape[-1]
 
     def picture(self, person: int, index: int) -> Picture:
         i = self.persons[person][index]

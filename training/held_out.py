@@ -11,6 +11,7 @@ from accelerate.utils import send_to_device
 from flashface_core.errors import FlashFaceError
 
 from .batches import Batch, Sampling, draw_batch
+from .buckets import make_buckets
 from .data import People, Picture, TextEncoder
 from .diffusion import add_noise, noise_loss
 from .networks import Networks
@@ -26,12 +27,16 @@ class SomePeople:
 
     def __init__(self, people: People, start: int, stop: int) -> None:
         self._people, self._start, self._count = people, start, stop - start
+        self.buckets = make_buckets(self) if people.buckets else ()
 
     def __len__(self) -> int:
         return self._count
 
     def count(self, person: int) -> int:
         return self._people.count(self._start + person)
+
+    def shape(self, person: int, index: int) -> tuple[int, int]:
+        return self._people.shape(self._start + person, index)
 
     def picture(self, person: int, index: int) -> Picture:
         return self._people.picture(self._start + person, index)

@@ -97,8 +97,8 @@ def load_people(options: argparse.Namespace, checkpoint: Checkpoint) -> People:
         detector = load_detector(options.detector, options.model_pack)
         return people_in_folder(options.data, detector, load_encoder(options.vae), sizes)
     people = PeopleInShards(options.data, sees)
-    first = people.picture(0, 0)
-    found = Sizes(8 * first.latent.shape[-1], 8 * first.reference.shape[-1])
+    told = json.loads((options.data / REPORT_JSON).read_text())
+    found = Sizes(told["picture_size"], told["face_size"])
     if not checkpoint.reference:  # a plain UNet has no size that it was trained with
         checkpoint.reference_size = found.face
     elif found.face != sizes.face:

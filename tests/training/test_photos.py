@@ -36,7 +36,7 @@ from flashface_core.errors import FlashFaceError
 from flashface_core.faces.crop import crop_face, pad_to_square
 from flashface_core.faces.detect import MtcnnDetector, load_detector
 from training.photos import look as looking
-from training.photos.frame import square_around
+from training.photos.frame import rectangle_around
 from training.photos.look import read_looks
 from training.photos.prepare import main, prepare
 from training.photos.select import Limits
@@ -115,7 +115,8 @@ def test_webdataset_reads_the_shards_and_the_crop_is_the_packs_own(source, prepa
     ],
 )
 def test_the_square_is_the_middle_one_that_holds_the_face(width, height, box, expected):
-    assert square_around(width, height, box) == expected
+    left, top, side = expected
+    assert rectangle_around(width, height, box) == (left, top, side, side)
 
 
 def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(source, prepared, tmp_path):

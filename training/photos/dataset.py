@@ -15,6 +15,7 @@ import torch
 from tqdm import tqdm
 
 from flashface_core.errors import FlashFaceError
+from training.buckets import make_buckets
 from training.data import PeopleInMemory, Picture
 
 from .frame import frame
@@ -65,6 +66,8 @@ class PeopleInShards:
             bytes_then = index["shard_bytes"].tolist()
             self._shard, self._places = index["shard"], index["places"]
             self._boxes, self._starts = index["boxes"], index["starts"]
+            # Indexes of earlier versions have none: all pictures are squares of one size.
+            self._shapes = index.get("shapes")
             self.names: list[str] = index["people"].tolist()
         for shard, size in zip(self._shards, bytes_then, strict=True):
             if not shard.is_file() or shard.stat().st_size != size:
@@ -74,6 +77,8 @@ class PeopleInShards:
                 )
         self._first = np.searchsorted(self._shard, np.arange(len(self._shards)))
         self._seen = self._seen_files(folder, system) if system else []
+        is_mixed = self._shapes is not None and (self._shapes != self._shapes[0]).any()
+        self.buckets = make_buckets(self) if is_mixed else []
 
     def _seen_files(self, folder: Path, system: str) -> list[Path]:
         files = [folder / seen_file(shard_number(shard), system) for shard in self._shards]
@@ -89,6 +94,13 @@ class PeopleInShards:
 
     def count(self, person: int) -> int:
         return int(self._starts[person + 1] - self._starts[person])
+
+    def shape(self, person: int, index: int) -> tuple[int, int]:
+        if self._shapes is None:
+            height, width = self.picture(person, index).latent.shape[-2:]
+        else:
+            height, width = self._shapes[int(self._starts[person]) + index].tolist()
+        return height, width
 
     def picture(self, person: int, index: int) -> Picture:
         row = int(self._starts[person]) + index
@@ -116,7 +128,8 @@ def write_index(folder: Path) -> None:
     People follow each other in the shards. Raises FlashFaceError for a damaged shard.
     """
     shards = sorted(folder.glob(LATENTS))
-    people, starts, rows = [], [], {"shard": [], "places": [], "boxes": []}
+    people, starts = [], []
+    rows = {"shard": [], "places": [], "boxes": [], "shapes": []}
     for number, path in enumerate(tqdm(shards, desc="Indexing", unit="shard")):
         samples, trouble = read_shard(path)
         if trouble:
@@ -129,6 +142,7 @@ def write_index(folder: Path) -> None:
             rows["shard"].append(number)
             rows["places"].append([sample.parts[name][1:] for name in PARTS])
             rows["boxes"].append(about["box"])
+            rows["shapes"].append(_shape(sample.parts["picture.npy"]))
     unfinished = folder / f"{INDEX}.part"
     with open(unfinished, "wb") as file:
         np.savez(
@@ -140,6 +154,7 @@ def write_index(folder: Path) -> None:
             shard=np.array(rows["shard"]),
             places=np.array(rows["places"]),
             boxes=np.array(rows["boxes"]),
+            shapes=np.array(rows["shapes"]),
         )
     unfinished.replace(folder / INDEX)
 
@@ -166,7 +181,7 @@ def people_in_folder(
         persons.append(list(range(len(captions), len(captions) + len(own))))
         for look in own:
             photo = by_name[look.name]
-            framed = frame(photo, look, *sizes)
+            framed = frame(photo, look, (sizes.picture, sizes.picture), sizes.face)
             picture = torch.from_numpy(np.array(framed.picture))
             latents.append(encoder(picture[None].float() / 255)[0])
             faces.append(encoder(framed.face[None].float() / 255)[0])
@@ -175,6 +190,14 @@ def people_in_folder(
     return PeopleInMemory(
         torch.stack(latents), torch.stack(faces), torch.tensor(boxes), captions, persons
     )
+
+
+def _shape(latent: Blob) -> tuple[int, int]:
+    """H and W, of the first bytes."""
+    header = io.BytesIO(latent._replace(size=min(latent.size, 1024)).read())
+    np.lib.format.read_magic(header)
+    shape, _, _ = np.lib.format.read_array_header_1_0(header)
+    return shape[-2], shape[-1]
 
 
 def _tensor(data: bytes) -> torch.Tensor:

@@ -35,6 +35,7 @@ from training.comfyui import find_comfyui
 from training.systems import WITH_ENCODERS
 
 from .dataset import LATENTS, seen_file, shard_number, write_index
+from .frame import by_shape
 from .prepare import PHOTOS, REPORT_JSON, add_detector_options
 from .shards import Sample, read_shard, write_shard
 
@@ -164,7 +165,7 @@ def _entries(samples: list[Sample], encoder: Encoder) -> Iterator[tuple[str, dic
     for start in range(0, len(samples), BATCH):
         batch = samples[start : start + BATCH]
         latents = {
-            f"{name}.npy": encoder(torch.stack([_pixels(s.parts[extension].read()) for s in batch]))
+            f"{name}.npy": by_shape(encoder, [_pixels(s.parts[extension].read()) for s in batch])
             for name, extension in (("picture", "jpg"), ("face", "face.png"))
         }
         for row, sample in enumerate(batch):

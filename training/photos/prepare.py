@@ -29,7 +29,7 @@ from flashface_core.faces.detect import DETECTORS, load_detector
 from flashface_core.faces.face import Detector
 
 from .dataset import INDEX, LATENTS, SEEN
-from .frame import frame
+from .frame import Shape, frame, nearest_shape
 from .look import PhotoScan, look_at_all
 from .select import BROKEN_SHARD, DEFAULT_LIMITS, REASONS, Dropped, Limits, Selection, select
 from .shards import write_shard
@@ -50,10 +50,12 @@ def prepare(
     size: int = 768,
     face_size: int = 224,
     per_shard: int = 1000,
+    aspects: bool = False,
 ) -> dict:
     """The whole pipeline; the numbers of report.json.
 
-    size, face_size: pixels of the stored square pictures and faces. Raises FlashFaceError for a
+    size, face_size: pixels of the stored square pictures and faces. aspects: pictures keep about
+    their form, at the size of the square. Raises FlashFaceError for a
     source without photographs, and for photographs of nobody that cannot be clustered.
     """
     photos, broken = open_source(source)
@@ -70,26 +72,36 @@ def prepare(
         for look in looks
     ]
     shards = [samples[i : i + per_shard] for i in range(0, len(samples), per_shard)]
-    _keep_shards_of_this_plan(out, samples, (size, face_size, per_shard))
+    shapes = [
+        nearest_shape(look.width, look.height, size) if aspects else (size, size)
+        for _, _, look in samples
+    ]
+    _keep_shards_of_this_plan(out, samples, (size, face_size, per_shard), aspects)
     for number, rows in enumerate(tqdm(shards, desc="Writing shards", unit="shard")):
         path = out / PHOTOS.replace("*", f"{number:05d}")
         if not path.exists():
-            write_shard(path, _entries(rows, number * per_shard, size, face_size))
+            first = number * per_shard
+            of_these = shapes[first : first + len(rows)]
+            write_shard(path, _entries(rows, first, of_these, face_size))
     report = summary(photos, selection, limits) | {
         "detector": detector.name,
         "picture_size": size,
         "face_size": face_size,
         "shards": len(shards),
     }
+    if aspects:
+        counts = Counter(f"{width}x{height}" for width, height in shapes)
+        report["picture_shapes"] = dict(sorted(counts.items()))
     _write_reports(out, report, selection.dropped)
     return report
 
 
 def _entries(
-    rows: list[tuple[str, Photo, PhotoScan]], first: int, size: int, face_size: int
+    rows: list[tuple[str, Photo, PhotoScan]], first: int, shapes: list[Shape], face_size: int
 ) -> Iterator[tuple[str, dict[str, bytes]]]:
-    for number, (person, photo, look) in enumerate(rows, first):
-        framed = frame(photo, look, size, face_size)
+    for number, (row, shape) in enumerate(zip(rows, shapes, strict=True), first):
+        person, photo, look = row
+        framed = frame(photo, look, shape, face_size)
         about = {
             "person": person,
             "source": photo.name,
@@ -114,12 +126,14 @@ def _bytes(picture: Image.Image, **options) -> bytes:
     return file.getvalue()
 
 
-def _keep_shards_of_this_plan(out: Path, samples: list, sizes: tuple[int, ...]) -> None:
+def _keep_shards_of_this_plan(
+    out: Path, samples: list, sizes: tuple[int, ...], aspects: bool
+) -> None:
     """Shards of another selection or size are removed, with what was encoded from them."""
     rows = [
         [person, photo.name, look.size, look.box, look.points] for person, photo, look in samples
     ]
-    what = [sizes, rows]
+    what = [sizes, rows, *(["aspects"] if aspects else [])]
     plan = json.dumps({"sha256": hashlib.sha256(json.dumps(what).encode()).hexdigest()}) + "\n"
     path = out / PLAN
     if path.exists() and path.read_text() == plan:
@@ -175,6 +189,8 @@ def main(arguments: list[str] | None = None) -> None:
     for name, default in DEFAULT_LIMITS._asdict().items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=float, default=default)
     parser.add_argument("--size", type=int, default=768, help="pixels of the pictures")
+    told = "pictures keep about their form: buckets of --size x --size pixels in all"
+    parser.add_argument("--aspects", action="store_true", help=told)
     parser.add_argument("--face-size", type=int, default=224, help="pixels of the face crops")
     parser.add_argument("--per-shard", type=int, default=1000, help="photographs in a shard")
     options = parser.parse_args(arguments)
@@ -195,6 +211,7 @@ def main(arguments: list[str] | None = None) -> None:
             options.size,
             options.face_size,
             options.per_shard,
+            options.aspects,
         )
     except FlashFaceError as error:
         sys.exit(str(error))

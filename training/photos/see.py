@@ -41,18 +41,24 @@ from training.facestudio import STYLE
 from training.systems import FACE2DIFFUSION, FACESTUDIO
 
 from .dataset import encoders_file, encoders_told, seen_file
+from .frame import by_shape
 
 BATCH = 16
 
 
 class Shown(NamedTuple):
-    """A stored photograph: picture uint8 (S, S, 3), face uint8 (s, s, 3); box (4,) and points
+    """A stored photograph: picture uint8 (H, W, 3), face uint8 (s, s, 3); box (4,) and points
     (5, 2) of the face as fractions of the picture."""
 
     picture: Tensor
     face: Tensor
     box: Sequence[float]
     points: Sequence[Sequence[float]]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.picture.shape[1], self.picture.shape[0]
 
     def aligned(self) -> Tensor:
         """As Face2Diffusion and ArcFace see it, uint8 (112, 112, 3)."""
@@ -61,7 +67,7 @@ class Shown(NamedTuple):
                 f"A prepared photograph has {len(self.points)} key points of its face, expected "
                 "5; run training.photos.prepare again, with a detector that finds them."
             )
-        return align_face(self.picture, np.array(self.points) * self.picture.shape[0])
+        return align_face(self.picture, np.array(self.points) * self.size)
 
 
 See = Callable[[list[Shown]], Tensor]
@@ -148,9 +154,9 @@ def _style_of_studio(paths: Sequence[Path]) -> tuple[See, Kept]:
         own = {STYLE_ENCODER + key: value for key, value in file.style_state.items()}
         about = {k: v for k, v in metadata.items() if k.startswith(STYLE_ENCODER)}
         device = comfy.model_management.get_torch_device()
-        return lambda shown: style_embedding(network, _faceless(shown).to(device)), (own, about)
+        return _of_faceless(lambda image: style_embedding(network, image.to(device))), (own, about)
     visions = [_load_vision(path) for path in paths]
-    return lambda shown: connected_embedding(visions, _faceless(shown)), ({}, {})
+    return _of_faceless(lambda image: connected_embedding(visions, image)), ({}, {})
 
 
 def see_shard(encoders: Encoders, shown: Callable[[int], Shown], count: int, path: Path) -> None:
@@ -206,13 +212,15 @@ def _vectors(encoder: MSID, shown: list[Shown]) -> Tensor:
     return encoder(network_input(torch.stack(faces)).to(encoder.cls_token.device))
 
 
-def _faceless(shown: list[Shown]) -> Tensor:
-    """IMAGE (B, S, S, 3)"""
-    pictures = []
-    for one in shown:
-        box = [value * one.picture.shape[0] for value in one.box]
-        pictures.append(paint_out(one.picture.float() / 255, box))
-    return torch.stack(pictures)
+def _of_faceless(embed: Callable[[Tensor], Tensor]) -> See:
+    """embed: of an IMAGE (B, H, W, 3)."""
+    return lambda shown: torch.stack(by_shape(embed, [_faceless(one) for one in shown]))
+
+
+def _faceless(shown: Shown) -> Tensor:
+    """(H, W, 3)"""
+    box = [value * side for value, side in zip(shown.box, shown.size * 2, strict=True)]
+    return paint_out(shown.picture.float() / 255, box)
 
 
 def _load_vision(path: Path) -> Any:
