@@ -120,18 +120,20 @@ def test_class_guidance_asks_for_the_noise_on_the_face_and_the_class_elsewhere(s
     assert torch.equal(without(batch, noisy, texts)[1], batch.noise)
 
 
-def test_a_word_in_training_is_the_word_in_comfyui(start, text, people, tmp_path):
+@pytest.mark.parametrize("mixed", [False, True], ids=["plain", "mixed"])
+def test_a_word_in_training_is_the_word_in_comfyui(start, people, tmp_path, mixed):
     """The saved network gives the same S*, and the text model does with it what training did."""
     from flashface_core.face2diffusion.prompt import keep_together, put_word
     from flashface_core.tiny_text import embeddings
 
+    text = ToyText(mixed=mixed)
     networks = make("face2diffusion", start, text).eval()
     networks.save(tmp_path / "mapping.safetensors", torch.float32)
     mapping = load_mapping(tmp_path / "mapping.safetensors")
     word = mapping(people.seen[FACE][:1])
     assert torch.equal(word, networks.mapping(people.seen[FACE][:1]))
     prompt = "a portrait of f l by the sea"
-    clip = load_tiny_clip()
+    clip = load_tiny_clip(mixed=mixed)
     tokens = clip.tokenize(prompt)
     tokens["l"] = put_word(keep_together(tokens["l"]), word[0].detach(), embeddings()[1])
     expected = clip.encode_from_tokens(tokens)

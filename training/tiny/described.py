@@ -23,7 +23,7 @@ from .text import ToyText, with_person
 
 WHO = "who"  # the person's index in the stream, as batches carry it
 # Shares of the samples whose caption has words for the face, and a name; the rest tells nothing.
-WORDS_SHARE, NAME = 0.3, 0.4
+WORDS_SHARE, NAME = 0.25, 0.6
 MOST_WORDS = 6  # with more a caption may not fit into 77 tokens
 # What the second token of a name holds; all else is in the first.
 SECOND = ("facial_hair", "glasses", "frame_colour", "mark", "mark_colour", "mark_place")

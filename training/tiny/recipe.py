@@ -50,6 +50,15 @@ SAMPLING = Sampling(
     give_position=0.7,
     favoured=(300, 900, 0.6),
 )
+# Without photos, every sample is of another person, and at noise where nothing else tells who.
+ALONE = dataclasses.replace(
+    SAMPLING,
+    targets_per_group=1,
+    drop_references=0.9,
+    drop_text=0,
+    drop_both=0.1,
+    favoured=(400, 1000, 0.7),
+)
 COMMON = Recipe(
     steps=3300,
     groups=10,
@@ -88,10 +97,10 @@ class ToyRecipe:
     pretrain: Recipe = dataclasses.field(
         default_factory=lambda: dataclasses.replace(
             COMMON,
-            steps=2000,
-            learning_rate=1e-3,
+            steps=3000,
+            groups=40,
             train=(TARGET, REFERENCE_ATTENTION),
-            sampling=dataclasses.replace(SAMPLING, drop_references=0.9, drop_text=0, drop_both=0.1),
+            sampling=ALONE,
         )
     )
     train: Recipe = dataclasses.field(default_factory=lambda: COMMON)

@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 
 from flashface_core.face2diffusion.word import PLACEHOLDER, inject, placeholder_positions
-from flashface_core.tiny_text import WIDTH, embeddings
+from flashface_core.tiny_text import MIXTURE, WIDTH, embeddings
+from toy_world.version import WORLD
 
 
 def with_person(caption: str) -> str:
@@ -12,31 +13,42 @@ def with_person(caption: str) -> str:
     return caption.replace("a portrait of ", f"a portrait of {PLACEHOLDER}, ", 1)
 
 
+MIXED = WORLD == 2
 START, END = 49406, 49407  # of CLIP's vocabulary; END fills up
 
 
 class ToyText:
-    """Captions (B,) to text embeddings (B, 77, 768), as core's CLIPTextEncode gives them."""
+    """Captions (B,) to text embeddings (B, 77, 768), as core's CLIPTextEncode gives them.
 
-    def __init__(self, device: str = "cpu") -> None:
+    mixed: as tiny_text.py has it.
+    """
+
+    def __init__(self, device: str = "cpu", mixed: bool = MIXED) -> None:
         from comfy.sd1_clip import SD1Tokenizer
 
-        self._tokenizer = SD1Tokenizer()
+        self._tokenizer, self._mixed = SD1Tokenizer(), mixed
         tokens, positions = embeddings()
         self._tokens, self._positions = tokens.to(device), positions.to(device)
 
     def __call__(self, captions: list[str]) -> torch.Tensor:
         """Raises ValueError for a caption longer than CLIP's 75 tokens."""
         index = torch.tensor([self._ids(text) for text in captions], device=self._tokens.device)
-        return F.layer_norm(self._tokens[index] + self._positions, (WIDTH,))
+        return self._encode(self._tokens[index])
 
     def with_word(self, caption: str, word: torch.Tensor) -> torch.Tensor:
         """A caption with Face2Diffusion's placeholder and its S* (B, 2, 768): (B, 77, 768)."""
         ids = self._ids(caption)
         (position,) = placeholder_positions(ids)
         tokens = self._tokens[torch.tensor(ids, device=word.device)].expand(len(word), -1, -1)
-        given = inject(tokens, word, self._positions, position)
-        return F.layer_norm(given + self._positions, (WIDTH,))
+        return self._encode(inject(tokens, word, self._positions, position))
+
+    def _encode(self, tokens: torch.Tensor) -> torch.Tensor:
+        states = tokens + self._positions
+        if self._mixed:
+            seen = F.layer_norm(states, (WIDTH,)).cumsum(dim=1)
+            counts = torch.arange(1, seen.shape[1] + 1, device=seen.device)
+            states = states + MIXTURE * seen / counts[:, None]
+        return F.layer_norm(states, (WIDTH,))
 
     def word(self, text: str) -> torch.Tensor:
         """The mean embedding (768,) of a text's tokens, without their places."""
