@@ -86,7 +86,9 @@ def load_decoder(path: Path, device: str | torch.device):
     FlashFaceError as `load_encoder` does."""
     import comfy.latent_formats
 
-    network = load_vae(path).first_stage_model.float().requires_grad_(False).to(device)
+    network = load_vae(path).first_stage_model
+    assert network is not None
+    network.float().requires_grad_(False).to(device)
     scale = comfy.latent_formats.SD15().process_out
 
     def decode(latents: torch.Tensor) -> torch.Tensor:
