@@ -13,8 +13,7 @@ from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 
 from flashface_core.comfy_adapter.flashface.tiny import FLASHFACE, VAE
-from flashface_core.flashface.checkpoint import Checkpoint, read_checkpoint
-from flashface_core.weights_file import read_state_dict
+from flashface_core.flashface.checkpoint import Checkpoint
 from training.batches import Sampling
 from training.data import PeopleInMemory
 from training.initial import fresh_checkpoint, with_new_references
@@ -25,7 +24,7 @@ from training.trainer import CSV, Recipe, Trainer
 
 from .autoencoder import load_autoencoder, save_autoencoder, score
 from .autoencoder import train as train_autoencoder
-from .base_file import BASE, load_base, save_base
+from .base_file import BASE, load_base, read_models, save_base
 from .curve import PAIRED, plot_curve
 from .described import DescribedNetworks, Describer, know_who
 from .encode import encode_people, join_people
@@ -159,7 +158,7 @@ def make_base(
             "tiny", recipe.width, recipe.multipliers, heads=recipe.heads, seed=recipe.seed
         )
     else:
-        drawn = read_checkpoint("tiny", *read_state_dict(start / FLASHFACE))
+        drawn = read_models(start)
         sizes = ("heads", "reference_size", "picture_size")
         same = {name: getattr(drawn, name) for name in sizes}
         begun = with_new_references("tiny", drawn.target, drawn.position, **same)
@@ -210,7 +209,8 @@ def run(
 ) -> None:
     """Make what is missing in `out`, up to a stage; `work` holds what a killed run goes on from.
 
-    start: a folder of finished tiny models; VAE and UNet go on from its, and not from nothing.
+    start: a folder of tiny models; VAE and UNet (of FlashFace, or of the base alone) go on from
+    its, and not from nothing.
     """
     out.mkdir(parents=True, exist_ok=True)
     wanted = STAGES[: STAGES.index(until) + 1]
