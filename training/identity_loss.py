@@ -41,8 +41,9 @@ class IdentityLoss:
         predicted noise and noisy latents (B, 4, H, W) of a batch.
         """
         zeros = 0 * predicted.float().mean(dim=(1, 2, 3))
-        is_late, has_region = batch.timesteps < self.below, batch.region.flatten(1).any(dim=1)
-        asked = [row for row in rows if is_late[row] and has_region[row]]
+        is_late = batch.timesteps < self.below
+        can_be_asked = (is_late & batch.region.flatten(1).any(dim=1)).tolist()
+        asked = [row for row in rows if can_be_asked[row]]
         if not asked:
             return zeros
         clean = clean_prediction(noisy, predicted.float(), batch.timesteps)
@@ -64,7 +65,7 @@ class IdentityLoss:
 
 def with_msid(path: Path, decode: Decoder, below: int, device: str | torch.device) -> IdentityLoss:
     """path: an MSID, as Face2Diffusion has it. Raises FlashFaceError for any other file."""
-    encoder = load_encoder(path).requires_grad_(False).to(device)
+    encoder = load_encoder(path).to(device)
     return IdentityLoss(decode, encoder, encoder.topology.size, below)
 
 

@@ -149,7 +149,9 @@ def main(arguments: list[str] | None = None) -> None:
     )
     for name in ("data", "checkpoint", "clip", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--vae", type=Path, help="for photographs that were not encoded")
+    parser.add_argument(
+        "--vae", type=Path, help="for photographs not encoded, and the identity loss"
+    )
     told = "an MSID (msid.pt); with --vae and an identity weight, faces must look alike to it"
     parser.add_argument("--identity-embedder", type=Path, help=told)
     parser.add_argument("--dtype", choices=DTYPES, default="fp32", help="of the saved weights")

@@ -120,7 +120,7 @@ def test_a_recipe_without_it_has_none():
 @pytest.mark.parametrize(
     "given", [["--identity-weight", "0.1"], ["--identity-embedder", "msid.pt"]]
 )
-def test_half_of_its_options_is_an_error(given, data, weights, clip, tmp_path, capsys):
+def test_half_of_its_options_is_an_error(given, data, weights, clip, tmp_path):
     options = ["--data", data, "--checkpoint", weights, "--clip", clip, "--out", tmp_path]
     with pytest.raises(SystemExit, match="The identity loss has the weight .* give --identity-"):
         train.main([*map(str, options), "--steps", "1", *given])

@@ -17,7 +17,7 @@ from training.face2diffusion import CLASS_PROMPT, FACE, Face2DiffusionNetworks
 from training.face2diffusion import EXPRESSION_SEEN as EXPRESSION
 from training.face_fusion import FaceFusionNetworks
 from training.facestudio import FACE as UNIT_FACE
-from training.facestudio import STYLE, FaceStudioNetworks
+from training.facestudio import STYLE, WHOLE, FaceStudioNetworks
 from training.tiny.text import ToyText
 from training.trainer import Recipe, Trainer
 
@@ -140,6 +140,23 @@ def test_a_word_in_training_is_the_word_in_comfyui(start, people, tmp_path, mixe
     torch.testing.assert_close(
         text.with_word(prompt, word), expected, rtol=0, atol=1e-2
     )  # core keeps it in fp16
+
+
+@pytest.mark.parametrize("system", [*SYSTEMS, "facestudio with other pictures"])
+def test_rows_with_a_face_are_those_whose_prediction_it_changes(start, text, people, system):
+    if system.endswith("other pictures"):
+        system, people.seen[WHOLE] = "facestudio", people.seen[STYLE].flip(0)
+    networks = make(system, start, text).eval()
+    batch, noisy, texts = a_step(networks, people, text, targets_per_group=2, drop_references=0.5)
+    batch = batch._replace(chances=torch.tensor([[0.9, 0.05], [0.9, 0.2], [0.9, 0.6], [0.1, 0.95]]))
+    references = batch.references._replace(latents=batch.references.latents.roll(1, dims=-1))
+    faces = {name: batch.seen[name] + 1 for name in (FACE, UNIT_FACE)}
+    other = batch._replace(references=references, seen=batch.seen | faces)
+    with torch.no_grad():
+        (one, _), (another, _) = (networks(given, noisy, texts) for given in (batch, other))
+    changed = (one - another).flatten(1).abs().amax(dim=1) > 1e-6
+    rows = torch.nonzero(changed).flatten().tolist()
+    assert rows and networks.rows_with_face(batch) == rows
 
 
 def test_rows_without_a_face_are_the_plain_unet(start, text, people):
