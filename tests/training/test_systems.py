@@ -16,8 +16,8 @@ from training.diffusion import add_noise
 from training.face2diffusion import CLASS_PROMPT, FACE, Face2DiffusionNetworks
 from training.face2diffusion import EXPRESSION_SEEN as EXPRESSION
 from training.face_fusion import FaceFusionNetworks
+from training.facestudio import DROP_FACE, STYLE, WHOLE, FaceStudioNetworks
 from training.facestudio import FACE as UNIT_FACE
-from training.facestudio import STYLE, WHOLE, FaceStudioNetworks
 from training.tiny.text import ToyText
 from training.trainer import Recipe, Trainer
 
@@ -193,6 +193,17 @@ def test_dropped_embeddings_are_the_null_condition(start, text, people):
     context = networks.linear.branch(batch.seen[STYLE], batch.seen[UNIT_FACE])
     torch.testing.assert_close(
         networks(kept, noisy, torch.empty(0))[0], networks.predict(noisy, batch.timesteps, context)
+    )
+
+
+def test_samples_that_stand_for_other_pictures_have_a_style_and_no_face(start, text, people):
+    people.seen[WHOLE] = people.seen[STYLE].flip(0)
+    networks = make("facestudio", start, text)
+    batch, noisy, _ = a_step(networks, people, text)
+    other = batch._replace(chances=torch.tensor([[0.0, DROP_FACE], [1.0, DROP_FACE + 0.1]]))
+    context = networks.linear.branch(batch.seen[WHOLE], None)
+    torch.testing.assert_close(
+        networks(other, noisy, torch.empty(0))[0], networks.predict(noisy, batch.timesteps, context)
     )
 
 
