@@ -57,9 +57,9 @@ class SiteReferences(NamedTuple):
 
 
 def gather_references(
-    people: Sequence[Person], keys_values: Sequence[Sequence[KeysValues]], device: torch.device
+    people: Sequence[Person], keys_values: Sequence[Sequence[KeysValues]]
 ) -> StepReferences:
-    """keys_values: one entry per person and reference, in their order."""
+    """keys_values: one entry per person and reference, in their order, where they are needed."""
     groups: dict[Site, list[ReferenceGroup]] = {}
     for index, (person, entries) in enumerate(zip(people, keys_values, strict=True)):
         by_weight: dict[float, list[KeysValues]] = {}
@@ -70,8 +70,7 @@ def gather_references(
         for weight, same in by_weight.items():
             for site in same[0]:
                 keys, values = (
-                    torch.cat([entry[site][part] for entry in same], 1).to(device)
-                    for part in (0, 1)
+                    torch.cat([entry[site][part] for entry in same], 1) for part in (0, 1)
                 )
                 groups.setdefault(site, []).append(ReferenceGroup(index, keys, values, weight))
     return StepReferences(tuple(people), groups)

@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 from comfy_extras.nodes_custom_sampler import BasicScheduler
+from flashface_pack.flashface_core.comfy_adapter.flashface.main_memory import own_copy
 from flashface_pack.flashface_core.errors import FlashFaceError
 from flashface_pack.flashface_core.features import FeatureCache
 from flashface_pack.nodes.features import FlashFaceEncode
@@ -280,3 +281,13 @@ def test_keys_and_values_lie_in_main_memory_whatever_the_flags(work):
     entries = work.flashface.net.cache._entries.values()
     devices = {t.device.type for entry in entries for pair in entry.values() for t in pair}
     assert devices == {"cpu"} and work.passes == 2 * STEPS
+
+
+@pytest.mark.parametrize("is_locked", [False, True])
+def test_a_photo_can_leave_main_memory_without_the_others(is_locked):
+    """Also where no pages can be locked: there is no GPU here, or the system has no more."""
+    rows = torch.arange(24.0).reshape(2, 3, 4)
+    copies = [own_copy(row, is_locked) for row in rows.split(1)]
+    assert torch.equal(torch.cat(copies), rows)
+    assert all(copy.untyped_storage().nbytes() == copy.nbytes for copy in copies)
+    assert all(copy.is_pinned() == (is_locked and torch.cuda.is_available()) for copy in copies)

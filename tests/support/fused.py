@@ -27,7 +27,7 @@ def person_keys(project, features, faces, weights, region=None) -> list[Referenc
     latents = [ReferenceLatent(torch.zeros(1, 4, 8, 8), str(i), weights[i]) for i in photos]
     person = Person(tuple(latents), None if region is None else BOUND)
     entries = [{SITE: project(features[i][faces[i]][None])} for i in photos]
-    step = gather_references([person], [entries], features.device)
+    step = gather_references([person], [entries])
     regions, size = None, (1, 1)
     if region is not None:
         regions, size = region[None, None, None].float(), (1, len(region))

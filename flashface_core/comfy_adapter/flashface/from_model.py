@@ -126,7 +126,7 @@ class LiveReferenceNet(PhotoEncoder):
             found = self._keys_values(features, some, timestep, device, model)
             done |= zip((photo.content for photo in some), found, strict=True)
         entries = [[done[r.content] for r in person.references] for person in people]
-        return gather_references(people, entries, device)
+        return gather_references(people, entries)
 
     def _keys_values(
         self,
