@@ -9,7 +9,8 @@ from typing import Any
 from flashface_core.errors import FlashFaceError
 from training.systems import SYSTEMS, parts_of
 
-CHOICES = {"precision": ("no", "bf16", "fp16")}
+PRECISIONS = ("no", "bf16", "fp16")
+CHOICES = {"precision": PRECISIONS}
 
 
 def add_recipe_options(parser: argparse.ArgumentParser) -> None:

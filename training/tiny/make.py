@@ -18,6 +18,7 @@ import torch
 from accelerate import PartialState
 
 from training.comfyui import find_comfyui
+from training.options import PRECISIONS
 
 
 def main() -> None:
@@ -29,6 +30,10 @@ def main() -> None:
     parser.add_argument(
         "--go-on-from", type=Path, metavar="FOLDER", help="finished tiny models to go on from"
     )
+    told = (
+        "of base and flashface; default: the recipe's. bf16: 0.6 of the time on CPUs that have it"
+    )
+    parser.add_argument("--precision", choices=PRECISIONS, help=told)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     cpu = not torch.cuda.is_available()
@@ -41,6 +46,8 @@ def main() -> None:
     if until not in STAGES:
         parser.error(f"--until is {until}; the stages are {', '.join(STAGES)}")
     recipe = read_recipe(options.recipe) if options.recipe else ToyRecipe()
+    if options.precision:
+        recipe = recipe.at_precision(options.precision)
     run(recipe, options.out, options.work or options.out / "work", until, options.go_on_from)
 
 

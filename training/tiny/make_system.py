@@ -16,6 +16,7 @@ import torch
 from accelerate import PartialState
 
 from training.comfyui import find_comfyui
+from training.options import PRECISIONS
 
 
 def main() -> None:
@@ -38,9 +39,12 @@ def main() -> None:
     parser.add_argument("--models", type=Path, help="folder of tiny models; default: the shipped")
     told = "of the identity loss by the shipped MSID; default: 0"
     parser.add_argument("--identity-weight", type=float, default=0.0, help=told)
+    parser.add_argument("--precision", choices=PRECISIONS, default="no")
     options = parser.parse_args()
     weight = options.identity_weight
-    train = dataclasses.replace(TRAIN[options.system], identity_weight=weight)
+    train = dataclasses.replace(
+        TRAIN[options.system], identity_weight=weight, precision=options.precision
+    )
     if options.steps is not None:
         train = dataclasses.replace(train, steps=options.steps)
     models = options.models or FOLDER

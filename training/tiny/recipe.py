@@ -104,6 +104,12 @@ class ToyRecipe:
     )
     train: Recipe = dataclasses.field(default_factory=lambda: COMMON)
 
+    def at_precision(self, precision: str) -> "ToyRecipe":
+        """That of base and FlashFace."""
+        pretrain = dataclasses.replace(self.pretrain, precision=precision)
+        train = dataclasses.replace(self.train, precision=precision)
+        return dataclasses.replace(self, pretrain=pretrain, train=train)
+
 
 def make_vae(recipe: ToyRecipe, path: Path, start: Path | None) -> None:
     before = start / VAE if start else None
