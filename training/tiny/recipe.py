@@ -42,7 +42,7 @@ STAGES = ("vae", "probes", "base", "flashface")
 
 # References help most at t = 600 to 800, and the face is where they help.
 SAMPLING = Sampling(
-    targets_per_group=4,
+    targets_per_group=2,
     drop_references=0.16,  # of whom captions tell who it is
     drop_text=0.06,
     drop_both=0.04,
@@ -60,7 +60,7 @@ ALONE = dataclasses.replace(
 )
 COMMON = Recipe(
     steps=3300,
-    groups=10,
+    groups=20,
     learning_rate=6e-4,
     decay_from=0.5,
     # Usual ones are 0.1 to 0.2; without a limit a single batch undid all that references had done.

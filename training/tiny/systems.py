@@ -44,14 +44,22 @@ PEOPLE, SEEN = "people.safetensors", "seen.safetensors"
 RECIPE = "recipe.json"
 SystemNetworks = Face2DiffusionNetworks | FaceStudioNetworks | FaceFusionNetworks
 
-_MAPPING = dataclasses.replace(COMMON, steps=700, learning_rate=1e-3, train=(MAPPING,))
+# What encoders saw goes with every picture, so every sample can be of another person. Their faces
+# are of another photo, whose age and expression are not the picture's: those are the text's.
+_SEEN = dataclasses.replace(
+    COMMON,
+    steps=1500,
+    groups=40,
+    sampling=dataclasses.replace(COMMON.sampling, targets_per_group=1, own_face=0.0),
+)
+_MAPPING = dataclasses.replace(_SEEN, learning_rate=1e-3, train=(MAPPING,))
 TRAIN = {
     FACE2DIFFUSION: _MAPPING,
     WITHOUT_CGDR: _MAPPING,
     FACESTUDIO: dataclasses.replace(
-        COMMON, steps=900, learning_rate=7e-4, train=(LINEAR, TRANSFORMERS), max_gradient_norm=0.5
+        _SEEN, learning_rate=7e-4, train=(LINEAR, TRANSFORMERS), max_gradient_norm=0.5
     ),
-    FACE_FUSION: dataclasses.replace(COMMON, steps=1000, learning_rate=1e-2, train=(KEYS, VALUES)),
+    FACE_FUSION: dataclasses.replace(COMMON, steps=1500, learning_rate=1e-2, train=(KEYS, VALUES)),
 }
 
 
