@@ -11,9 +11,9 @@ from flashface_core.face_fusion.file import read_face_fusion
 from flashface_core.face_fusion.fusion import FaceProjection, fuse_rows
 from flashface_core.flashface.checkpoint import Checkpoint
 from flashface_core.sites import site_name
-from flashface_core.weights_file import write_safetensors
 
 from .base import OnFrozenUNet
+from .publish import write_weights
 
 KEYS, VALUES = "keys", "values"
 
@@ -48,9 +48,7 @@ class FaceFusionNetworks(OnFrozenUNet):
 
     def forward(self, batch, noisy, texts):
         references = batch.references
-        if not references.rows:
-            nothing = 0 * sum(p.sum() for p in self.projections.parameters())
-            return self.predict(noisy, batch.timesteps, texts[1:]) + nothing, batch.noise
+        # Also where no row has a face: every process must run the same networks, in both ways.
         with torch.no_grad():
             maps = feature_maps(
                 self.unet,
@@ -75,7 +73,7 @@ class FaceFusionNetworks(OnFrozenUNet):
     @staticmethod
     def _fusion(keys, values, rows, count):
         def fuse(q, k, v, extra_options):
-            index = torch.tensor(rows, device=q.device)
+            index = torch.tensor(rows, dtype=torch.long, device=q.device)
             shape = (count, *keys.shape[1:])
             all_keys, all_values = (
                 part.new_zeros(shape).index_copy(0, index, part) for part in (keys, values)
@@ -99,10 +97,9 @@ class FaceFusionNetworks(OnFrozenUNet):
 
     def save(self, path: Path, dtype: torch.dtype = torch.float16) -> None:
         state = {
-            f"{'.'.join(map(str, site))}.{key}": value.detach().cpu()
+            f"{'.'.join(map(str, site))}.{key}": value
             for site in self.sites
             for key, value in self.projections[site_name(site)].state_dict().items()
         }
-        shapes = {key: tuple(value.shape) for key, value in state.items()}
         metadata = {"reference_size": str(self.reference_size), "reference_noise": "none"}
-        write_safetensors(path, shapes, state.items(), dtype, metadata)
+        write_weights(path, state, dtype, metadata)

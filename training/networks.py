@@ -82,7 +82,7 @@ class TrainingRows(NamedTuple):
     rows: list[int]
 
     def at(self, site: Site, size: tuple[int, int]) -> TrainedReferences | None:
-        if not self.rows:
+        if not self.keys_values:
             return None
         keys, values = self.keys_values[site]
         return TrainedReferences([ReferenceKeys(keys, values, 1.0)], None, self.rows)
@@ -108,7 +108,6 @@ class FlashFaceNetworks(Networks):
         for part in ("middle_block", "time_embed", "out"):
             setattr(self.network.unet, part, getattr(self.target, part))
         attention = make_reference_attention(self.network)
-        self._trains_reference_net = True
         self._patches = {
             name: [patch]
             for patches in (attention, make_position(self.network))
@@ -141,17 +140,15 @@ class FlashFaceNetworks(Networks):
         x: noisy latents (B, 4, H, W), variance preserving. timesteps: (B,). text: (B, 77 k, width).
         reference_text: (1, 77 k, width). position: face-position masks (B, 1, H, W) or None.
         """
-        if references is None or not (references.rows or self._trains_reference_net):
+        if references is None:
             options = {"patches": self._patches, ROWS: TrainingRows(position, {}, [])}
             return self.target(x, timesteps, context=text, transformer_options=options)
+        # Also where all references were dropped: every process must run the same networks, in both
+        # directions, and send a gradient for every tensor.
         pairs = self.network.keys_values(references.latents, references.timesteps, reference_text)
         rows = TrainingRows(position, self._gather(pairs, references), references.rows)
         options = {"patches": self._patches, ROWS: rows}
-        predicted = self.target(x, timesteps, context=text, transformer_options=options)
-        if references.rows:
-            return predicted
-        # All references were dropped: every process must still send a gradient for every tensor.
-        return predicted + 0 * sum(keys.sum() + values.sum() for keys, values in pairs.values())
+        return self.target(x, timesteps, context=text, transformer_options=options)
 
     @staticmethod
     def _gather(pairs, references: References):
@@ -178,11 +175,6 @@ class FlashFaceNetworks(Networks):
         last = transformer.transformer_blocks[depth]
         behind = (last.attn1, last.norm2, last.attn2, last.norm3, last.ff, transformer.proj_out)
         return [parameter for module in behind for parameter in module.parameters()]
-
-    def freeze_all_but(self, parts: Iterable[str]) -> None:
-        parts = set(parts)
-        super().freeze_all_but(parts)
-        self._trains_reference_net = REFERENCE_NET in parts
 
     def checkpoint(self) -> Checkpoint:
         """The current weights as the parts of a checkpoint (no copy)."""
