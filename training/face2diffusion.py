@@ -10,10 +10,10 @@ from flashface_core.face2diffusion.denoising import class_guided_target
 from flashface_core.face2diffusion.files import load_mapping
 from flashface_core.face2diffusion.mapping import EXPRESSION, MappingNetwork
 from flashface_core.flashface.checkpoint import Checkpoint
-from flashface_core.weights_file import write_safetensors
 
 from .base import OnFrozenUNet
 from .data import FACE_VECTOR
+from .publish import write_weights
 
 MAPPING = "mapping"
 FACE, EXPRESSION_SEEN = FACE_VECTOR, "expression"
@@ -80,7 +80,4 @@ class Face2DiffusionNetworks(OnFrozenUNet):
 
     def save(self, path: Path, dtype: torch.dtype = torch.float16) -> None:
         """In the published layout."""
-        state = self.mapping.state_dict()
-        shapes = {key: tuple(value.shape) for key, value in state.items()}
-        tensors = ((key, value.detach().cpu()) for key, value in state.items())
-        write_safetensors(path, shapes, tensors, dtype, {})
+        write_weights(path, self.mapping.state_dict(), dtype, {})

@@ -10,10 +10,10 @@ from torch import nn
 from flashface_core.facestudio.condition import TOKENS, HybridCondition
 from flashface_core.facestudio.file import read_facestudio
 from flashface_core.flashface.checkpoint import Checkpoint
-from flashface_core.weights_file import write_safetensors
 
 from .base import OnFrozenUNet
 from .data import FACELESS_STYLE, UNIT_FACE
+from .publish import write_weights
 
 LINEAR, TRANSFORMERS, RESIDUALS = "linear", "transformers", "residuals"
 FACE, STYLE, WHOLE = UNIT_FACE, FACELESS_STYLE, "style"
@@ -86,10 +86,8 @@ class FaceStudioNetworks(OnFrozenUNet):
         unet = dict(self.unet.named_parameters())
         state |= {f"unet.{name}": unet[name] for name in trained}
         state |= encoders
-        shapes = {key: tuple(value.shape) for key, value in state.items()}
-        tensors = ((key, value.detach().cpu()) for key, value in state.items())
         metadata = {"tokens": str(self.linear.tokens), **metadata}
-        write_safetensors(path, shapes, tensors, dtype, metadata)
+        write_weights(path, state, dtype, metadata)
 
 
 def _parts(batch) -> tuple[torch.Tensor, torch.Tensor]:

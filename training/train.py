@@ -139,7 +139,8 @@ def load_identity_loss(options: argparse.Namespace, recipe, device):
 
 
 def main(arguments: list[str] | None = None) -> None:
-    find_comfyui(cpu=not torch.cuda.is_available())
+    cpu = not torch.cuda.is_available()
+    find_comfyui(cpu)
     from training.held_out import held_out_losses, hold_out, record
     from training.photos.prepare import add_detector_options
     from training.trainer import Trainer
@@ -164,7 +165,7 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
     system = options.system
-    process = PartialState()  # chooses this process's GPU, which core then uses too
+    process = PartialState(cpu=cpu)  # chooses this process's GPU, which core then uses too
     try:
         recipe = make_recipe(system, options)
         checkpoint = load_start(options.checkpoint, system)
@@ -185,9 +186,11 @@ def main(arguments: list[str] | None = None) -> None:
     def on_save(step: int, networks) -> None:
         path = options.out / WEIGHTS[system]
         save(system, networks, given, path, DTYPES[options.dtype])
+        losses = held_out_losses(networks, others, encode_text) if len(others) else None
+        if not process.is_main_process:
+            return
         log.info("Step %d is saved in %s.", step, path)
-        if len(others):
-            losses = held_out_losses(networks, others, encode_text)
+        if losses is not None:
             record(options.out, step, losses)
             log.info("Loss on people held out: %.4f, inside the face %.4f.", *losses)
 

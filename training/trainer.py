@@ -17,7 +17,6 @@ from typing import Generic, TypeVar, cast
 
 import torch
 import torch.utils.checkpoint
-from accelerate import Accelerator
 from accelerate.utils import send_to_device, set_seed
 from comfy.ldm.modules.attention import BasicTransformerBlock
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
@@ -30,6 +29,7 @@ from .diffusion import add_noise, noise_loss
 from .ema import Ema
 from .identity_loss import IdentityLoss
 from .networks import PARTS, Networks
+from .sharded import make_accelerator, whole
 
 log = logging.getLogger("flashface.training")
 
@@ -87,7 +87,7 @@ class Trainer(Generic[Trained]):
     """Trains in `folder`, which holds the state, losses.csv and TensorBoard files.
 
     A folder with a saved state is continued; the numbers are those of a run never interrupted.
-    on_save: called on the main process with (step, networks) holding the averaged weights.
+    on_save: called on every process with (step, networks) holding the averaged weights.
     identity_loss: added with the recipe's weight.
     """
 
@@ -105,9 +105,7 @@ class Trainer(Generic[Trained]):
         self.recipe, self.people, self.encode_text = recipe, people, encode_text
         self.folder, self.on_save = Path(folder), on_save
         set_seed(recipe.seed)
-        self.accelerator = Accelerator(
-            mixed_precision=recipe.precision, log_with="tensorboard", project_dir=self.folder
-        )
+        self.accelerator = make_accelerator(recipe.precision, self.folder)
         self._check_groups()
         networks.freeze_all_but(recipe.train)
         networks.train()
@@ -181,7 +179,7 @@ class Trainer(Generic[Trained]):
                 accelerator.backward(loss / recipe.accumulate)
             losses.append(loss.detach())
         norm = accelerator.clip_grad_norm_(self.networks.parameters(), recipe.max_gradient_norm)
-        self.gradient_norm = float(norm) if norm is not None else float("nan")
+        self.gradient_norm = float(whole(norm)) if norm is not None else float("nan")
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad()
@@ -238,17 +236,15 @@ class Trainer(Generic[Trained]):
         # Not as safetensors, which would drop the names under which tensors are shared.
         self.accelerator.save_state(str(unfinished), safe_serialization=False)
         self.accelerator.wait_for_everyone()
-        if not self.accelerator.is_main_process:
-            return
-        previous = self.folder / "state.old"
-        if state.exists():
-            state.rename(previous)
-        unfinished.rename(state)
-        shutil.rmtree(previous, ignore_errors=True)
+        if self.accelerator.is_main_process:
+            previous = self.folder / "state.old"
+            if state.exists():
+                state.rename(previous)
+            unfinished.rename(state)
+            shutil.rmtree(previous, ignore_errors=True)
         if self.on_save is not None:
-            self.ema.exchange(self.networks)
-            self.on_save(self.progress.step, self.networks)
-            self.ema.exchange(self.networks)
+            with self.ema.in_place(self.networks):
+                self.on_save(self.progress.step, self.networks)
 
 
 def parameter_groups(networks: Networks, recipe: Recipe) -> list[dict]:

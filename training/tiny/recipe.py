@@ -174,7 +174,8 @@ def make_base(
     unfinished = folder / BASE
 
     def on_save(step: int, networks: FlashFaceNetworks) -> None:
-        save_base(networks.checkpoint(), unfinished)
+        if PartialState().is_main_process:
+            save_base(networks.checkpoint(), unfinished)
 
     Trainer(networks, people, text, recipe.pretrain, folder / "pretrain", on_save).run()
     if PartialState().is_main_process:
@@ -191,6 +192,8 @@ def train_flashface(
     started = time.monotonic()
 
     def on_save(step: int, networks: FlashFaceNetworks) -> None:
+        if not PartialState().is_main_process:
+            return
         log.info("step %d after %.1f minutes", step, (time.monotonic() - started) / 60)
         publish(networks, out)
         losses = paired_losses(networks, unseen, encode_text)
