@@ -1,11 +1,14 @@
 """Random people for tests of the trainer; also a script for runs in processes of their own."""
 
+import json
 import sys
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 
 SIZE, REFERENCE = 8, 8
+PUBLISHED = "published.safetensors"
 
 
 def random_people(count=4, pictures=3):
@@ -41,11 +44,28 @@ def make_networks(path):
     return FlashFaceNetworks(read_checkpoint("mini", *read_state_dict(path)))
 
 
-def main(weights: str, folder: str, groups: str, steps: str) -> None:
+def train(weights: str | Path, out: Path, runs: dict) -> None:
+    """runs: by the name of their folder below `out` system, recipe, and the step to end at. Every
+    save publishes the weights and measures people, as training.train does."""
+    from flashface_core.flashface.checkpoint import read_checkpoint
+    from flashface_core.weights_file import read_state_dict
+    from training.batches import Sampling
+    from training.held_out import held_out_losses, record
+    from training.systems import Given, build, save
     from training.trainer import Recipe, Trainer
 
-    recipe = Recipe(steps=int(steps), groups=int(groups), log_every=1, save_every=10**6)
-    Trainer(make_networks(weights), random_people(), encode_text, recipe, Path(folder)).run()
+    people, given = random_people(), Given(encode_text, {})
+    for name, (system, told, until) in runs.items():
+        recipe = Recipe(**{**told, "sampling": Sampling(**told.get("sampling", {}))})
+        networks = build(system, read_checkpoint("mini", *read_state_dict(weights)), given)
+
+        def on_save(step: int, networks, system=system, folder=out / name) -> None:
+            save(system, networks, given, folder / PUBLISHED, torch.float32)
+            losses = held_out_losses(networks, people, encode_text)
+            if PartialState().is_main_process:
+                record(folder, step, losses)
+
+        Trainer(networks, people, encode_text, recipe, out / name, on_save).run(until)
 
 
 if __name__ == "__main__":
@@ -53,4 +73,5 @@ if __name__ == "__main__":
     from training.comfyui import find_comfyui
 
     find_comfyui(cpu=True)
-    main(*sys.argv[1:])
+    PartialState(cpu=True)
+    train(sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3]))

@@ -1,6 +1,7 @@
 """One trainer: it learns, it resumes to the bit, and processes only share the work."""
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -172,9 +173,10 @@ def test_two_processes_give_the_losses_of_one_with_twice_the_batch(weights, tmp_
     two = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
            "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
            "--main_process_port", "0", script]  # fmt: skip
+    recipe = dict(steps=3, groups=4, log_every=1)
     for name, command in (("one", [sys.executable, script]), ("two", two)):
         done = subprocess.run(
-            [*command, str(weights), str(tmp_path / name), "4", "3"],
+            [*command, str(weights), str(tmp_path), json.dumps({name: ("flashface", recipe, 3)})],
             env=environment,
             capture_output=True,
             text=True,
