@@ -2,6 +2,7 @@
 the reason why it is not."""
 
 import asyncio
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -193,8 +194,21 @@ def patch(name: str, model):
             arguments[key] = default["default"] if "default" in default else choices[0]
     if name == "ModelMergeSimple":
         arguments["model2"] = community_model(model, 31, num_heads=2)
-    result = getattr(node(), node.FUNCTION)(**arguments)
+    with tensors_listed_once(model):
+        result = getattr(node(), node.FUNCTION)(**arguments)
     return getattr(result, "args", result)[0]  # a new or an old node's output
+
+
+@contextmanager
+def tensors_listed_once(model):
+    """Core's nodes that patch weights ask the network for the list of all of its tensors anew for
+    every one of them, which takes longer than a picture does. Nothing changes them meanwhile."""
+    network, listed = model.model, model.model.state_dict()
+    network.state_dict = listed.copy
+    try:
+        yield
+    finally:
+        del network.state_dict
 
 
 def bypass_lora(model):
