@@ -19,6 +19,7 @@ from comfy_extras.nodes_tomesd import TomePatchModel
 from support.control import lora_state, random_controlnet
 from support.harness import Guidance, Place, apply_features, relative_error
 from support.image_prompt import image_prompt, louder_prompt
+from support.models import WIDE
 from support.sampling import CFG, empty_latent, ksampler
 
 import nodes
@@ -117,6 +118,11 @@ def sample(graph, setting) -> torch.Tensor:
 def with_face(graph, guidance: Guidance | None = None, weights=None):
     features = graph.features(2, weights=weights, place=PLACE)
     return replace(graph, model=apply_features(graph.model, features, guidance or Guidance()))
+
+
+@pytest.fixture(scope="module")
+def sizes():
+    return WIDE
 
 
 @pytest.fixture(scope="module")

@@ -17,11 +17,12 @@ from safetensors.torch import load_file, save_file
 from support.core_nodes import tensors_listed_once
 from support.harness import Guidance, apply_features, load_flashface, relative_error
 from support.models import (
+    WIDE,
     community_model,
     flux_model,
-    narrower_model,
     random_vae,
     sdxl_model,
+    wider_model,
 )
 from support.photos import photos
 from support.sampling import (
@@ -42,6 +43,11 @@ GUIDANCE = Guidance()
 LATE = 501
 # A merge has the GroupNorms of its first MODEL, whose epsilon is core's or FlashFace's.
 EQUAL = 1e-4
+
+
+@pytest.fixture(scope="module")
+def sizes():
+    return WIDE
 
 
 @pytest.fixture(scope="module")
@@ -268,5 +274,5 @@ def test_a_model_of_another_family_is_refused(flashface, make, found):
 
 
 def test_a_model_of_another_width_is_refused(flashface):
-    with pytest.raises(FlashFaceError, match="64 channels at block middle 0"):
-        apply_features(narrower_model(flashface.model), flashface.features(), GUIDANCE)
+    with pytest.raises(FlashFaceError, match="256 channels at block middle 0"):
+        apply_features(wider_model(flashface.model), flashface.features(), GUIDANCE)

@@ -193,7 +193,7 @@ def patch(name: str, model):
             choices = default.get("options") if isinstance(kind, str) else kind
             arguments[key] = default["default"] if "default" in default else choices[0]
     if name == "ModelMergeSimple":
-        arguments["model2"] = community_model(model, 31, num_heads=2)
+        arguments["model2"] = community_model(model, 31)
     with tensors_listed_once(model):
         result = getattr(node(), node.FUNCTION)(**arguments)
     return getattr(result, "args", result)[0]  # a new or an old node's output
