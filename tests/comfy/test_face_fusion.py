@@ -176,6 +176,12 @@ def test_as_trained_is_what_the_file_says(tiny, free, tmp_path):
         assert torch.equal(drawn, one.drawn(reference_noise=noised))
 
 
+def test_without_a_file_photos_for_sdxl_are_512_pixels_wide(sdxl):
+    applied = replace(sdxl, fusion=FaceFusion()).applied(identity(photos(1)))
+    (person,) = applied.get_attachment("face_fusion").people
+    assert person.references[0].latent.shape == (1, 4, 64, 64)
+
+
 @pytest.mark.parametrize("ratio", [0.0, 1.0])
 def test_the_ends_of_a_mix_give_the_bits_of_the_pure_identity(tiny, ratio):
     anna, berta = identity(photos(2, 1)), identity(photos(3, 2), weight=0.5)
