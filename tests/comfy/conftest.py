@@ -8,7 +8,7 @@ import folder_paths
 import pytest
 import torch
 from support.harness import load_flashface, make_features
-from support.models import write_flashface
+from support.models import WIDE, write_flashface
 from support.sampling import NEGATIVE, POSITIVE, noise
 from support.systems import Bench
 
@@ -36,9 +36,15 @@ def own_file_lists(monkeypatch):
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})
 
 
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory) -> Path:
-    return write_flashface(tmp_path_factory.mktemp("flashface") / "small.safetensors")
+@pytest.fixture(scope="module")
+def sizes() -> dict:
+    """Of `write_flashface`, for files of tests that need others."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory, sizes) -> Path:
+    return write_flashface(tmp_path_factory.mktemp("flashface") / "small.safetensors", **sizes)
 
 
 @dataclass(frozen=True)
@@ -64,9 +70,16 @@ def load(checkpoint: Path, weight_dtype: str = "fp32") -> FlashFace:
     return FlashFace(*load_flashface(checkpoint, weight_dtype), POSITIVE, NEGATIVE)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def flashface(checkpoint) -> FlashFace:
     return load(checkpoint)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory) -> FlashFace:
+    """For the tests of a file that need its width."""
+    path = tmp_path_factory.mktemp("flashface") / "wide.safetensors"
+    return load(write_flashface(path, **WIDE))
 
 
 @pytest.fixture

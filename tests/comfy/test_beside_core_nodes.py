@@ -119,11 +119,21 @@ def with_face(graph, guidance: Guidance | None = None, weights=None):
     return replace(graph, model=apply_features(graph.model, features, guidance or Guidance()))
 
 
-@pytest.fixture(scope="module")
-def alone(flashface):
-    """By setting: the loader's MODEL, and FlashFace on it with nothing else."""
-    with torch.inference_mode():
-        return {s: (sample(flashface, s), sample(with_face(flashface), s)) for s in SETTINGS}
+@pytest.fixture
+def graph(name, flashface, wide):
+    """What a node of OTHERS is tried on."""
+    return wide if name == "ControlNet" else flashface
+
+
+KNOWN: dict = {}
+
+
+def once(graph, setting, change: Callable | None = None) -> torch.Tensor:
+    """What several tests compare with is drawn once: a graph as it is, or changed."""
+    key = graph.model, setting, change
+    if key not in KNOWN:
+        KNOWN[key] = sample(change(graph) if change else graph, setting)
+    return KNOWN[key]
 
 
 def both_orders(ours: Callable, other: Callable, graph, setting) -> list[torch.Tensor]:
@@ -134,21 +144,21 @@ def both_orders(ours: Callable, other: Callable, graph, setting) -> list[torch.T
 @every_setting
 @every_other
 @pytest.mark.parametrize("zero", ["strengths", "weights"])
-def test_ours_at_zero_is_the_other_alone(flashface, name, zero, setting):
+def test_ours_at_zero_is_the_other_alone(graph, name, zero, setting):
     other = OTHERS[name].on
     settings = {"guidance": OFF} if zero == "strengths" else {"weights": [0.0, 0.0]}
-    expected = sample(other(flashface), setting)
-    for got in both_orders(lambda g: with_face(g, **settings), other, flashface, setting):
+    expected = once(graph, setting, other)
+    for got in both_orders(lambda g: with_face(g, **settings), other, graph, setting):
         assert torch.equal(got, expected)
 
 
 @every_setting
 @every_other
-def test_the_other_at_zero_is_ours_alone(flashface, alone, name, setting):
+def test_the_other_at_zero_is_ours_alone(graph, name, setting):
     _, off, exact = OTHERS[name]
-    bare, ours = alone[setting]
-    cores = relative_error(sample(off(flashface), setting), bare)
-    for got in both_orders(with_face, off, flashface, setting):
+    bare, ours = once(graph, setting), once(graph, setting, with_face)
+    cores = relative_error(sample(off(graph), setting), bare)
+    for got in both_orders(with_face, off, graph, setting):
         # A patch of others may tell rows apart, so the row with the face is in a call of its own.
         assert relative_error(got, ours) <= EQUAL
         assert cores == 0 if exact else cores <= EQUAL
@@ -156,10 +166,10 @@ def test_the_other_at_zero_is_ours_alone(flashface, alone, name, setting):
 
 @every_setting
 @every_other
-def test_both_draw_in_either_order(flashface, alone, name, setting):
+def test_both_draw_in_either_order(graph, name, setting):
     other = OTHERS[name].on
-    first, last = both_orders(with_face, other, flashface, setting)
+    first, last = both_orders(with_face, other, graph, setting)
     assert torch.isfinite(first).all() and torch.equal(first, last)
-    assert relative_error(first, sample(other(flashface), setting)) > 1e-3
+    assert relative_error(first, once(graph, setting, other)) > 1e-3
     if (name, setting) not in NOTHING_TO_DO:
-        assert relative_error(first, alone[setting][1]) > 1e-3
+        assert relative_error(first, once(graph, setting, with_face)) > 1e-3

@@ -1,5 +1,7 @@
 """FlashFace in graphs that cut pictures: tiled VAE, and a face drawn again in a crop of its own."""
 
+from functools import cache
+
 import pytest
 import torch
 from comfy_extras.nodes_mask import ImageCompositeMasked
@@ -87,19 +89,30 @@ def detailed(graph, model, picture) -> torch.Tensor:
 PASSES = {"tiled VAE": tiled, "face in a crop": detailed}
 
 
+@pytest.fixture(scope="module")
+def plain(graph):
+    """The picture without the face, by size; what several tests begin with is drawn once."""
+    return cache(lambda size: graph.picture(graph.model, size))
+
+
+@pytest.fixture(scope="module")
+def plain_after(graph, plain):
+    """The same after one of PASSES, by name and size."""
+    return cache(lambda name, size: PASSES[name](graph, graph.model, plain(size)))
+
+
 @every_size
 @pytest.mark.parametrize("name", PASSES)
-def test_ours_at_zero_is_the_other_alone(graph, name, size):
-    picture = graph.picture(graph.model, size)
-    expected = PASSES[name](graph, graph.model, picture)
+def test_ours_at_zero_is_the_other_alone(graph, plain, plain_after, name, size):
+    picture, expected = plain(size), plain_after(name, size)
     for model in graph.without_face():
         assert torch.equal(graph.picture(model, size), picture)
         assert torch.equal(PASSES[name](graph, model, picture), expected)
 
 
 @every_size
-def test_one_tile_over_the_whole_picture_is_ours_alone(graph, size):
-    model, picture = graph.with_face(), graph.picture(graph.model, size)
+def test_one_tile_over_the_whole_picture_is_ours_alone(graph, plain, size):
+    model, picture = graph.with_face(), plain(size)
     for drawing in (model, graph.model):  # core averages three equal ones
         expected = not_tiled(graph, drawing, picture)
         assert relative_error(tiled(graph, drawing, picture, WHOLE), expected) <= EQUAL
@@ -120,28 +133,29 @@ def test_a_crop_under_an_empty_mask_is_ours_alone(graph, size):
 
 @every_size
 @pytest.mark.parametrize("name", PASSES)
-def test_the_face_in_the_first_pass_in_the_second_and_in_both(graph, name, size):
+def test_the_face_in_the_first_pass_in_the_second_and_in_both(
+    graph, plain, plain_after, name, size
+):
     face, second = graph.with_face(), PASSES[name]
-    drawn = []
-    for first_model in (graph.model, face):
-        first = graph.picture(first_model, size)
-        drawn += [second(graph, model, first) for model in (graph.model, face)]
+    first = graph.picture(face, size)
+    drawn = [plain_after(name, size), second(graph, face, plain(size))]
+    drawn += [second(graph, model, first) for model in (graph.model, face)]
     for i, picture in enumerate(drawn):
         assert picture.shape == (*size, 3) and torch.isfinite(picture).all()
         for other in drawn[:i]:
             assert relative_error(picture, other) > 1e-3
 
 
-def test_a_crop_leaves_the_rest_of_the_picture_alone(graph):
-    picture = graph.picture(graph.model, (1, 128, 128))
+def test_a_crop_leaves_the_rest_of_the_picture_alone(graph, plain):
+    picture = plain((1, 128, 128))
     got = detailed(graph, graph.with_face(), picture)
     changed = (got != picture).any(-1)[0].nonzero()
     (top, left), (bottom, right) = changed.amin(0).tolist(), changed.amax(0).tolist()
     assert top >= 24 and left >= 32 and bottom < 24 + 56 and right < 32 + 64
 
 
-def test_tiles_between_encode_and_apply_change_no_feature(graph):
-    picture = graph.picture(graph.model, (1, 128, 128))
+def test_tiles_between_encode_and_apply_change_no_feature(graph, plain):
+    picture = plain((1, 128, 128))
     expected = tiled(graph, graph.with_face(), picture)
     fresh = Graph()
     nodes.VAEEncodeTiled().encode(fresh.vae, picture, TILE, OVERLAP)

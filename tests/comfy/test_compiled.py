@@ -162,7 +162,7 @@ def test_a_compiled_model_is_used_with_and_without_people(bench, system, is_firs
 @every_system
 def test_another_model_of_the_same_shape_has_weights_of_its_own(bench, system, is_first):
     """Core's compiled code fits every network of one shape."""
-    community = by_pytorch(community_model(bench.model, 31, num_heads=2))
+    community = by_pytorch(community_model(bench.model, 31))
     pairs = {}
     for name, model in (("community", community), ("own", bench.model)):
         plain = bench.graph(system, *ONE, model=model)

@@ -30,12 +30,24 @@ from support.control import lora_state, random_controlnet
 from support.face_fusion import Fusion, cross_attention_blocks, on_flashface, rows, write_file
 from support.harness import Guidance, apply_features, relative_error
 from support.image_prompt import louder_prompt
-from support.models import community_model, flux_model, inpainting_model, narrower_model, random_vae
+from support.models import (
+    WIDE,
+    community_model,
+    flux_model,
+    inpainting_model,
+    random_vae,
+    wider_model,
+)
 from support.own_attention import from_node
 from support.photos import identity, photos, placed
 from support.sampling import basic, classic, guided, noise, noisy
 
 import nodes
+
+
+@pytest.fixture(scope="module")
+def sizes():
+    return WIDE
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +191,13 @@ class Stop(Exception):
     """Ends a run before anything is computed."""
 
 
-def test_the_networks_are_loaded_and_room_is_made_for_keys_and_values(fusion, monkeypatch):
+def test_the_networks_are_loaded_and_room_is_made_for_keys_and_values(
+    fusion, tmp_path, monkeypatch
+):
+    # Less than that is within what core takes for granted.
+    metadata = {"reference_size": "224"}
+    path = write_file(tmp_path / "sized.safetensors", fusion.model, metadata=metadata)
+    fusion = replace(fusion, fusion=load_face_fusion(path), size=224)
     asked = []
 
     def watched(models, memory_required=0, **kwargs):
@@ -213,9 +231,9 @@ def test_models_that_are_no_sd15_or_sdxl_are_refused(fusion):
 
 
 def test_a_file_for_another_unet_is_refused_with_both_named(fusion, flashface, tmp_path):
-    both = "BaseModel. has 32 channels at block input 1 0, random.safetensors has 64"
+    both = "BaseModel. has 128 channels at block input 1 0, random.safetensors has 64"
     with pytest.raises(FlashFaceError, match=both):
-        fusion.applied(model=narrower_model(fusion.model))
+        fusion.applied(model=wider_model(fusion.model))
     path = write_file(tmp_path / "shorter.safetensors", fusion.model)
     state = {key: value.clone() for key, value in load_file(path).items() if "middle" not in key}
     save_file(state, path)

@@ -29,8 +29,8 @@ from support.models import (
     deeper_sdxl_model,
     flux_model,
     inpainting_model,
-    narrower_model,
     random_vae,
+    wider_model,
 )
 from support.own_attention import (
     GUIDANCE,
@@ -352,8 +352,8 @@ def test_other_families_are_refused_in_one_sentence(flashface):
 def test_features_of_another_shape_are_refused(sd15, sdxl, flashface):
     with pytest.raises(FlashFaceError, match="context width 2048 and 768"):
         apply_features(sdxl.model, sd15.features(), GUIDANCE)
-    with pytest.raises(FlashFaceError, match=r"channels \[32, 64\] and \[64, 128\]"):
-        apply_features(narrower_model(flashface.model), sd15.features(), GUIDANCE)
+    with pytest.raises(FlashFaceError, match=r"channels \[64, 128\] and \[32, 64\]"):
+        apply_features(wider_model(flashface.model), sd15.features(), GUIDANCE)
     with pytest.raises(FlashFaceError, match="SDXL, context width 2048"):
         apply_features(sdxl.model, flashface.features(), GUIDANCE)
 

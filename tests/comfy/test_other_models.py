@@ -14,13 +14,15 @@ from flashface_pack.nodes.apply import FlashFaceApply
 from flashface_pack.nodes.features import FlashFaceEncode
 from flashface_pack.nodes.identity import FlashFaceIdentity
 from safetensors.torch import load_file, save_file
+from support.core_nodes import tensors_listed_once
 from support.harness import Guidance, apply_features, load_flashface, relative_error
 from support.models import (
+    WIDE,
     community_model,
     flux_model,
-    narrower_model,
     random_vae,
     sdxl_model,
+    wider_model,
 )
 from support.photos import photos
 from support.sampling import (
@@ -44,6 +46,11 @@ EQUAL = 1e-4
 
 
 @pytest.fixture(scope="module")
+def sizes():
+    return WIDE
+
+
+@pytest.fixture(scope="module")
 def community(flashface):
     return community_model(flashface.model, seed=31)
 
@@ -60,7 +67,8 @@ def sample(flashface, model):
 
 
 def merged(first, second, ratio=0.7):
-    return ModelMergeSimple().merge(first, second, ratio)[0]
+    with tensors_listed_once(first):
+        return ModelMergeSimple().merge(first, second, ratio)[0]
 
 
 def test_a_merge_with_flashface_first_keeps_the_reference_attention(flashface, community):
@@ -109,15 +117,16 @@ def test_model_subtract_runs_with_flashface_first(flashface, community):
 def sd15(flashface):
     """What FlashFace was fine-tuned from, for these tests: something in its neighbourhood."""
     model = community_model(flashface.model, seed=35)
-    (near,) = ModelMergeSimple().merge(model, flashface.model, 0.1)
-    return near
+    return merged(model, flashface.model, 0.1)
 
 
 def on_base(flashface, sd15, base, first=True):
     """base + FlashFace - SD1.5 with core's nodes, FlashFace first or last."""
-    (difference,) = ModelSubtract().merge(flashface.model, sd15, 1.0)
+    with tensors_listed_once(flashface.model):
+        (difference,) = ModelSubtract().merge(flashface.model, sd15, 1.0)
     pair = (difference, base) if first else (base, difference)
-    return ModelAdd().merge(*pair)[0]
+    with tensors_listed_once(pair[0]):
+        return ModelAdd().merge(*pair)[0]
 
 
 def weights_of(model) -> dict:
@@ -265,5 +274,5 @@ def test_a_model_of_another_family_is_refused(flashface, make, found):
 
 
 def test_a_model_of_another_width_is_refused(flashface):
-    with pytest.raises(FlashFaceError, match="64 channels at block middle 0"):
-        apply_features(narrower_model(flashface.model), flashface.features(), GUIDANCE)
+    with pytest.raises(FlashFaceError, match="256 channels at block middle 0"):
+        apply_features(wider_model(flashface.model), flashface.features(), GUIDANCE)

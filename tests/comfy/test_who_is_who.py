@@ -9,7 +9,7 @@ import pytest
 from flashface_pack.flashface_core.errors import FlashFaceError
 from support.attention_packs import PACKS
 from support.core_calls import core_version
-from support.core_nodes import TRIED, bypass_lora, classes, patch, reason
+from support.core_nodes import TRIED, Core, bypass_lora, classes, patch, reason
 from support.facestudio import person
 from support.harness import Guidance, relative_error
 from support.systems import (
@@ -31,6 +31,7 @@ SHARE = 1e-3  # of the other node's own effect
 ROUNDING = 2e-5  # of float32 in a batch of another size, times both guidances
 TESTED_CORE = (0, 33, 0)
 PEOPLE = (person(1, 2),)
+ANY_NODE = Core(side=16)
 MORE_ROWS = ("attention couple", "negative attention")
 
 every_system = pytest.mark.parametrize("system", SYSTEMS)
@@ -52,12 +53,11 @@ def without(bench, system: str) -> Graph:
     return bench.plain()
 
 
-def check(bench, system: str, node, run: dict | None = None, batches=(1, 3)) -> None:
+def check(bench, system: str, node, name: str, core: Core = ANY_NODE) -> None:
     """The picture of `node` beside the weak face is its picture without, in both orders.
 
-    The node is made anew for every picture: some keep things in themselves.
+    The node is made anew for every picture: some keep things in themselves. name: of the node.
     """
-    alone = without(bench, system)
 
     def before():
         return weak(bench, system, node(bench.model))
@@ -65,36 +65,48 @@ def check(bench, system: str, node, run: dict | None = None, batches=(1, 3)) -> 
     def after():
         return weak(bench, system).patched(node)
 
+    batches = (1, 3) if core.takes_batches else (1,)
     for batch, orders in {1: [before], batches[-1]: [before, after]}.items():
-        for name, draw in draws(batch, run).items():
-            bare, own = known(bench, (system, name), draw)
-            expected = draw(alone.patched(node))
+        for drawn, draw in draws(batch, core).items():
+            bare, own = known(bench, system, drawn, draw)
+            expected = alone(bench, system, name, node, drawn, draw)
             effect = (expected - bare).norm()
             allowed = SHARE * effect + 3 * own + ROUNDING * expected.norm()
             for graph in orders:
                 difference = (draw(graph()) - expected).norm()
-                assert difference <= allowed, (name, float(difference / effect))
+                assert difference <= allowed, (drawn, float(difference / effect))
 
 
-def draws(batch: int, run: dict | None) -> dict:
+def draws(batch: int, core: Core) -> dict:
     """What makes a picture of a graph, by name."""
-    if run is None:
-        return {(batch, t): lambda graph, t=t: graph.step(t, batch) for t in (EARLY, LATE)}
-    options = {key: value() if callable(value) else value for key, value in run.items()}
-    return {(batch, str(run)): lambda graph: graph.sample(batch, **options)}
+    size = (core.side, core.side)
+    if core.run is None:
+        return {
+            (batch, size, t): lambda graph, t=t: graph.step(t, batch, size) for t in (EARLY, LATE)
+        }
+    options = {key: value() if callable(value) else value for key, value in core.run.items()}
+    return {(batch, size, str(core.run)): lambda graph: graph.sample(batch, size, **options)}
 
 
 KNOWN: dict = {}
 
 
-def known(bench, name: tuple, draw) -> tuple:
+def known(bench, system: str, drawn: tuple, draw) -> tuple:
     """The picture without any other node, and how much the weak face changes of it."""
-    if name not in KNOWN:
-        bare = draw(without(bench, name[0]))
-        own = (draw(weak(bench, name[0])) - bare).norm()
+    if (system, drawn) not in KNOWN:
+        bare = draw(without(bench, system))
+        own = (draw(weak(bench, system)) - bare).norm()
         assert own <= 1e-4 * bare.norm()  # it draws nothing
-        KNOWN[name] = bare, own
-    return KNOWN[name]
+        KNOWN[system, drawn] = bare, own
+    return KNOWN[system, drawn]
+
+
+def alone(bench, system: str, name: str, node, drawn: tuple, draw):
+    """The node's picture without the face: the same for all systems but FaceStudio."""
+    key = (system == STUDIO, name, drawn)
+    if key not in KNOWN:
+        KNOWN[key] = draw(without(bench, system).patched(node))
+    return KNOWN[key]
 
 
 def test_every_node_of_core_that_patches_a_model_is_tried_or_has_a_reason():
@@ -111,9 +123,7 @@ def test_a_node_of_core_draws_what_it_draws_alone(bench, system, name):
         pytest.skip("not in this version of core")
     if (system, name) == (STUDIO, "ModelMergeSimple"):
         pytest.skip("what is merged after Apply is merged into its tensors, before it is not")
-    core = TRIED[name]
-    batches = (1, 3) if core.takes_batches else (1,)
-    check(bench, system, lambda model: patch(name, model), core.run, batches)
+    check(bench, system, lambda model: patch(name, model), name, TRIED[name])
 
 
 @pytest.mark.parametrize("name", TRIED)
@@ -123,9 +133,7 @@ def test_every_node_of_core_that_is_tried_draws_something(bench, name):
     graph, core = bench.plain(), TRIED[name]
     changed = graph.patched(lambda model: patch(name, model))
     batch = 3 if core.takes_batches else 1
-    effects = [
-        relative_error(draw(changed), draw(graph)) for draw in draws(batch, core.run).values()
-    ]
+    effects = [relative_error(draw(changed), draw(graph)) for draw in draws(batch, core).values()]
     assert max(effects) > 1e-3
 
 
@@ -152,7 +160,7 @@ def test_steps_that_easycache_skips_as_the_face_comes_in_are_drawn_from_the_prom
 def test_a_lora_beside_the_weights_draws_what_it_draws_alone(bench, system):
     if not hasattr(comfy.sd, "load_bypass_lora_for_models"):
         pytest.skip("not in this version of core")
-    check(bench, system, bypass_lora)
+    check(bench, system, bypass_lora, "LoRA beside the weights")
 
 
 @pytest.mark.parametrize("name", PACKS)
@@ -167,7 +175,7 @@ def test_a_pack_that_finds_its_rows_by_number_draws_what_it_draws_alone(bench, s
         met.append(seen)
         return model
 
-    check(bench, system, node)
+    check(bench, system, node, name)
     for seen in met:
         if seen.calls:
             seen.check()

@@ -39,8 +39,8 @@ PLACE = Place((0.3, 0.1, 0.4, 0.4))
 
 
 @pytest.fixture(scope="module")
-def control(flashface):
-    return random_controlnet(flashface.model)
+def control(wide):
+    return random_controlnet(wide.model)
 
 
 def controlled(control, positive, negative, start=0.0, end=1.0):
@@ -50,38 +50,37 @@ def controlled(control, positive, negative, start=0.0, end=1.0):
     )
 
 
-def test_controlnet_guides_every_branch_and_the_face_is_added(flashface, control):
-    positive, negative = controlled(control, flashface.positive, flashface.negative)
-    graph = replace(flashface, positive=positive, negative=negative)
-    features = flashface.features(place=PLACE)
-    x = noisy(flashface.model, noise(7, 2), LATE)
+def test_controlnet_guides_every_branch_and_the_face_is_added(wide, control):
+    positive, negative = controlled(control, wide.positive, wide.negative)
+    graph = replace(wide, positive=positive, negative=negative)
+    features = wide.features(place=PLACE)
+    x = noisy(wide.model, noise(7, 2), LATE)
     expected = face_step(graph, classic, features, GUIDANCE, x, LATE)
-    model = apply_features(flashface.model, features, GUIDANCE)
+    model = apply_features(wide.model, features, GUIDANCE)
     got = guided(classic(model, positive, negative), x, LATE)
     assert relative_error(got, expected) <= EQUAL
-    without = guided(classic(model, flashface.positive, flashface.negative), x, LATE)
+    without = guided(classic(model, wide.positive, wide.negative), x, LATE)
     assert relative_error(got, without) > 1e-2  # the ControlNet is seen
 
 
-def test_controlnet_on_the_positive_prompt_alone(flashface, control):
-    positive = controlled(control, flashface.positive, flashface.negative)[0]
-    graph = replace(flashface, positive=positive)
-    x = noisy(flashface.model, noise(7, 2), LATE)
-    expected = face_step(graph, classic, flashface.features(), GUIDANCE, x, LATE)
-    model = apply_features(flashface.model, flashface.features(), GUIDANCE)
+def test_controlnet_on_the_positive_prompt_alone(wide, control):
+    positive = controlled(control, wide.positive, wide.negative)[0]
+    graph = replace(wide, positive=positive)
+    x = noisy(wide.model, noise(7, 2), LATE)
+    expected = face_step(graph, classic, wide.features(), GUIDANCE, x, LATE)
+    model = apply_features(wide.model, wide.features(), GUIDANCE)
     assert (
-        relative_error(guided(classic(model, positive, flashface.negative), x, LATE), expected)
-        <= EQUAL
+        relative_error(guided(classic(model, positive, wide.negative), x, LATE), expected) <= EQUAL
     )
 
 
-def test_img2img_area_and_controlnet_together_follow_eulers_method(flashface, control):
+def test_img2img_area_and_controlnet_together_follow_eulers_method(wide, control):
     """The whole trajectory of KSampler at denoise 0.6, from single steps computed apart."""
     area = nodes.ConditioningSetArea().append(prompt(21), 64, 128, 64, 0, 1.0)[0]
-    positive, negative = controlled(control, flashface.positive + area, flashface.negative)
-    graph = replace(flashface, positive=positive, negative=negative)
-    features = flashface.features(place=PLACE)
-    model = apply_features(flashface.model, features, GUIDANCE)
+    positive, negative = controlled(control, wide.positive + area, wide.negative)
+    graph = replace(wide, positive=positive, negative=negative)
+    features = wide.features(place=PLACE)
+    model = apply_features(wide.model, features, GUIDANCE)
     latent = {"samples": noise(11)}
     got = ksampler(model, positive, negative, latent, seed=5, steps=3, denoise=0.6)
 

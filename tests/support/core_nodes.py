@@ -2,6 +2,7 @@
 the reason why it is not."""
 
 import asyncio
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -21,11 +22,13 @@ from .sampling import prompt
 @dataclass(frozen=True)
 class Core:
     """settings: those that differ from the defaults. run: options of `Graph.sample` where one step
-    does not show what the node does. takes_batches: whether core itself can do three pictures."""
+    does not show what the node does. takes_batches: whether core itself can do three pictures.
+    side: latent pixels; larger for nodes that cut, filter or shrink what they are given."""
 
     settings: dict[str, Any] = field(default_factory=dict)
     run: dict[str, Any] | None = None
     takes_batches: bool = True
+    side: int = 8
 
 
 def sharpen():
@@ -54,28 +57,29 @@ TRIED = {
             causal_window_fix=False,
         ),
         takes_batches=False,
+        side=16,
     ),
-    "DifferentialDiffusion": Core(run=dict(mask=painted)),
+    "DifferentialDiffusion": Core(run=dict(mask=painted), side=16),
     "EasyCache": CACHED,
     "Epsilon Scaling": Core(dict(scaling_factor=1.05)),
-    "FreSca": Core(dict(freq_cutoff=5)),
-    "FreeU": Core(),
-    "FreeU_V2": Core(),
-    "HyperTile": Core(dict(tile_size=64)),
-    "LatentApplyOperationCFG": Core(dict(operation=sharpen)),
+    "FreSca": Core(dict(freq_cutoff=5), side=16),
+    "FreeU": Core(side=16),
+    "FreeU_V2": Core(side=16),
+    "HyperTile": Core(dict(tile_size=64), side=16),
+    "LatentApplyOperationCFG": Core(dict(operation=sharpen), side=16),
     "LazyCache": CACHED,
     "Mahiro": Core(),
     "ModelMergeSimple": Core(dict(ratio=0.5)),
     "ModelSamplingDiscrete": Core(dict(sampling="v_prediction", zsnr=True)),
     "NAGuidance": Core(),
-    "PatchModelAddDownscale": Core(dict(block_number=2, end_percent=1.0)),
+    "PatchModelAddDownscale": Core(dict(block_number=2, end_percent=1.0), side=16),
     "PerpNeg": Core(dict(empty_conditioning=lambda: prompt(3))),
     "PerturbedAttentionGuidance": Core(),
     "RescaleCFG": Core(),
-    "SelfAttentionGuidance": Core(),
+    "SelfAttentionGuidance": Core(side=16),
     "TCFG": Core(),
     "TemporalScoreRescaling": Core(dict(tsr_k=0.5), takes_batches=False),
-    "TomePatchModel": Core(dict(ratio=0.5)),
+    "TomePatchModel": Core(dict(ratio=0.5), side=16),
     "UNetCrossAttentionMultiply": Core(dict(q=1.2, out=0.8)),
     "UNetSelfAttentionMultiply": Core(dict(q=1.2, out=0.8)),
     "UNetTemporalAttentionMultiply": Core(dict(self_structural=1.3, cross_structural=0.8)),
@@ -192,9 +196,22 @@ def patch(name: str, model):
             choices = default.get("options") if isinstance(kind, str) else kind
             arguments[key] = default["default"] if "default" in default else choices[0]
     if name == "ModelMergeSimple":
-        arguments["model2"] = community_model(model, 31, num_heads=2)
-    result = getattr(node(), node.FUNCTION)(**arguments)
+        arguments["model2"] = community_model(model, 31)
+    with tensors_listed_once(model):
+        result = getattr(node(), node.FUNCTION)(**arguments)
     return getattr(result, "args", result)[0]  # a new or an old node's output
+
+
+@contextmanager
+def tensors_listed_once(model):
+    """Core's nodes that patch weights ask the network for the list of all of its tensors anew for
+    every one of them, which takes longer than a picture does. Nothing changes them meanwhile."""
+    network, listed = model.model, model.model.state_dict()
+    network.state_dict = listed.copy
+    try:
+        yield
+    finally:
+        del network.state_dict
 
 
 def bypass_lora(model):

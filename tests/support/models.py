@@ -18,8 +18,12 @@ from .control import seeded_like
 from .core_calls import known_to
 from .tools import load_tool
 
+# What a FlashFace needs to have beside core's ControlNet, whose heads have 64 channels, and to be
+# merged: the epsilon of a group norm is seen where its groups are a single channel.
+WIDE = dict(width=64, heads=8)
 
-def community_model(model, seed: int, dtype=torch.float32, compute_dtype=None, num_heads: int = 8):
+
+def community_model(model, seed: int, dtype=torch.float32, compute_dtype=None):
     """An SD1.5 MODEL of the same topology with other weights, as core's own loader makes it.
 
     compute_dtype: None: dtype.
@@ -27,14 +31,15 @@ def community_model(model, seed: int, dtype=torch.float32, compute_dtype=None, n
     like = model.model.diffusion_model.state_dict()
     weights = seeded_like(like, seed, norms=0.0)
     config = comfy.model_detection.detect_unet_config(weights, "")
-    config = comfy.supported_models.SD15({**config, "num_heads": num_heads})
+    config["num_heads"] = model.model.model_config.unet_config["num_heads"]
+    config = comfy.supported_models.SD15(config)
     return _patcher(config, weights, dtype, compute_dtype)
 
 
-def narrower_model(model):
-    """SD1.5 with half of the channels."""
+def wider_model(model):
+    """SD1.5 with twice the channels."""
     config = dict(model.model.model_config.unet_config)
-    config["model_channels"] //= 2
+    config["model_channels"] *= 2
     return _patcher(comfy.supported_models.SD15(config), {})
 
 
@@ -124,9 +129,10 @@ def _patcher(config, weights, dtype=torch.float32, compute_dtype=None):
 
 def write_flashface(path: Path, **sizes) -> Path:
     """A FlashFace with weights by rule. sizes: of `fresh_checkpoint`; by default three sizes with
-    one block each, a third of the work of the official topology, which the golden numbers have.
+    one block each, as narrow as core's group norms allow, and photos smaller than the pictures; the
+    golden numbers have the official topology.
     """
-    sizes = dict(width=64, multipliers=(1, 2, 2), heads=8) | sizes
+    sizes = dict(width=32, multipliers=(1, 2, 2), heads=4, reference_size=64) | sizes
     checkpoint = fresh_checkpoint("small", **sizes)
     shapes = {key: tuple(t.shape) for key, t in published_state_dict(checkpoint).items()}
     rule_tensor = load_tool("rule_weights").rule_tensor

@@ -78,6 +78,8 @@ class Bench:
         """sizes: of a `fresh_checkpoint` where they are others than SIZES."""
         self.checkpoint = write_flashface(folder / "flashface.safetensors", **SIZES | sizes)
         self.model, self.net = load_flashface(self.checkpoint)
+        # One for all graphs, as from a node of a workflow, so that photos are encoded once.
+        self.own_net = ReferenceNetFromModel.execute(self.model).args[0]
         self.vae = load_vae(FOLDER / VAE)
         self.fusion = load_face_fusion(
             write_file(folder / f"fusion_{seed}.safetensors", self.model, seed)
@@ -122,8 +124,6 @@ class Bench:
             photos = FaceFusionEncode.execute(self.fusion, identity, self.vae, NEGATIVE).args[0]
             settings = (strength, "current step", start, end)
             return graph.patched(lambda m: FaceFusionApply.execute(m, photos, *settings).args[0])
-        net = self.net
-        if system == OWN_ATTENTION:
-            net = ReferenceNetFromModel.execute(self.model).args[0]
+        net = self.own_net if system == OWN_ATTENTION else self.net
         features = net.encode(identity, self.vae, NEGATIVE)
         return graph.patched(lambda m: apply_features(m, features, guidance or Guidance()))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from support.tools import load_tool
+from support.models import write_flashface
 
 pytest.importorskip("webdataset", reason="reading photographs needs it")
 
@@ -73,7 +73,7 @@ MIDDLE = colour(250, 20, 250)
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("models")
-    load_tool("rule_weights").write_rule_checkpoint(folder / "flashface.safetensors", "mini")
+    write_flashface(folder / "flashface.safetensors")
     state = {key: value.half().contiguous() for key, value in clip_state_dict().items()}
     save_file(state, folder / "clip_l.safetensors")
     write_small(folder)

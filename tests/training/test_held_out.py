@@ -5,7 +5,7 @@ import csv
 import pytest
 import torch
 from people import encode_text, make_networks, random_people
-from support.tools import load_tool
+from support.models import write_flashface
 
 pytest.importorskip("accelerate", reason="the trainer needs accelerate and tensorboard")
 
@@ -25,8 +25,7 @@ def test_people_are_either_trained_on_or_held_out():
 
 
 def test_losses_are_the_same_every_time_and_change_with_the_networks(tmp_path):
-    path = load_tool("rule_weights").write_rule_checkpoint(tmp_path / "mini.safetensors", "mini")
-    networks = make_networks(path)
+    networks = make_networks(write_flashface(tmp_path / "small.safetensors"))
     networks.freeze_all_but(networks.parts)
     networks.train()
     _, others = hold_out(random_people(count=5), 3)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from support.tools import load_tool
+from support.models import write_flashface
 
 pytest.importorskip("webdataset", reason="reading photographs needs it")
 pytest.importorskip("facenet_pytorch", reason="these tests find faces with MTCNN")
@@ -64,8 +64,7 @@ def source(tmp_path_factory) -> Path:
 def models(tmp_path_factory) -> Path:
     """flashface, and clip_l without its projection, as it is mostly handed round."""
     folder = tmp_path_factory.mktemp("models")
-    write = load_tool("rule_weights").write_rule_checkpoint
-    write(folder / "flashface.safetensors", "mini")
+    write_flashface(folder / "flashface.safetensors")
     state = {key: value.half().contiguous() for key, value in clip_state_dict().items()}
     del state["text_projection.weight"]
     save_file(state, folder / "clip_l.safetensors")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from comfy.model_sampling import ModelSamplingDiscrete
 from people import encode_text, make_networks, random_people
-from support.tools import load_tool
+from support.models import write_flashface
 
 pytest.importorskip("accelerate", reason="the trainer needs accelerate and tensorboard")
 
@@ -23,8 +23,7 @@ from training.trainer import Recipe, Trainer, checkpoint_blocks
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("training") / "mini.safetensors"
-    return load_tool("rule_weights").write_rule_checkpoint(path, "mini")
+    return write_flashface(tmp_path_factory.mktemp("training") / "small.safetensors")
 
 
 def trainer(weights, folder, people=None, **recipe) -> Trainer:

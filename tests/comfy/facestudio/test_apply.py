@@ -26,7 +26,7 @@ from support.facestudio_pictures import (
     two,
 )
 from support.harness import observe
-from support.models import flux_model, narrower_model, sdxl_model
+from support.models import flux_model, sdxl_model, wider_model
 from support.sampling import basic
 from support.snapshot import containers, differences, snapshot
 
@@ -189,7 +189,7 @@ def test_a_model_that_does_not_fit_is_an_error(tiny, studio, model, tmp_path):
     with pytest.raises(FlashFaceError, match="no UNet"):
         apply(flux_model(), studio)
     with pytest.raises(FlashFaceError, match=r"attn2.to_k.weight is \(\d+, 768\) in the file and "):
-        apply(narrower_model(tiny[0]), studio)
+        apply(wider_model(tiny[0]), studio)
     with pytest.raises(FlashFaceError, match="already carries FaceStudio's weights .tiny.safe"):
         apply(model, studio)
     assert tiny[0].get_attachment(KEY) is None
