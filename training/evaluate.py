@@ -15,10 +15,10 @@ whole SD1.5 checkpoint. --model-pack (InsightFace) adds similarity and identific
     python -m training.evaluate --multiid-bench FOLDER --system NAME --checkpoint FILE ... --out ..
     python -m training.evaluate --face2diffusion-protocol FOLDER --prompts FILE --checkpoint ...
 
-MultiID-Bench (its cases of one person), or every photographed face with every prompt. The same
-files, for --system other than flashface with SD1.5 as --checkpoint, and the system's own as
---system-weights. --model-pack, --zoo (YuNet and SFace) or both compare faces. Pictures are kept in
---out; what is there is not drawn again. docs/TRAINING.md says more.
+MultiID-Bench, or every photographed face with every prompt. The same files, for --system other
+than flashface with SD1.5 as --checkpoint, and the system's own as --system-weights. --model-pack,
+--zoo (YuNet and SFace) or both compare faces. Pictures are kept in --out; what is there is not
+drawn again. docs/TRAINING.md says more.
 """
 
 import argparse
@@ -37,7 +37,7 @@ log = logging.getLogger("flashface.training")
 TOY = ("people", "models")
 NEEDED, FILES = ("checkpoint", "clip", "vae"), ("checkpoint", "clip", "vae", "clip_vision")
 PHOTOS = (*FILES, "model_pack", "prompts", "size", "steps")
-BENCHMARK = ("system", "system_weights", "zoo", "more_photos")
+BENCHMARK = ("system", "system_weights", "zoo", "more_photos", "most_people")
 
 
 def problem(options: argparse.Namespace) -> str | None:
@@ -108,6 +108,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--more-photos", type=Path, help="folder per case with three photographs: a row with four"
     )
+    parser.add_argument("--most-people", type=int, help="in cases of MultiID-Bench; default: 4")
     parser.add_argument("--checkpoint", type=Path, help="FlashFace weights")
     parser.add_argument("--clip", type=Path, help="CLIP-L")
     parser.add_argument("--vae", type=Path, help="SD1.5's VAE")

@@ -12,9 +12,9 @@ from support.photographs import add, encoded
 
 from flashface_core.errors import FlashFaceError
 from training.photos.benchmark import write_cases
-from training.photos.cases import Case, digest, with_subject
+from training.photos.cases import Case, Subset, digest, with_subject
 from training.photos.face2diffusion_protocol import read_protocol
-from training.photos.multiid_bench import add_photos, read_multiid_bench
+from training.photos.multiid_bench import add_photos, read_multiid_bench, subsets_of
 
 
 def picture(shade: int) -> bytes:
@@ -30,8 +30,8 @@ def row(number: int, people: int = 1, **changed) -> dict:
         "input_images": photos,
         "prompt": f"prompt {number}",
         "task_type": "id",
-        "bboxes": "[[1, 2, 3, 4]]",
-        "subset": "p1" if people == 1 else "p2",
+        "bboxes": json.dumps([[n, 2, n + 3, 4] for n in range(people)]),
+        "subset": {1: "p1", 2: "p2"}.get(people, "p3"),
         "num_persons": people,
     }
     return found | changed
@@ -42,25 +42,46 @@ def write_tables(folder: Path) -> None:
     from pyarrow import parquet
 
     (folder / "data").mkdir(parents=True)
-    for name, rows in (("0", [row(1), row(2, people=2)]), ("1", [row(3), row(4, GT=None)])):
+    lacking = row(5, people=2)
+    lacking["input_images"][1] = None
+    first = [row(1), row(2, people=2)]
+    second = [row(3), row(4, GT=None), lacking, row(6, people=4), row(7, people=5)]
+    for name, rows in (("0", first), ("1", second)):
         table = pa.Table.from_pylist(rows)
         parquet.write_table(table, folder / "data" / f"train-0000{name}-of-00002.parquet")
 
 
-def write_index(folder: Path) -> None:
-    entries = []
-    for number in (1, 3, 4):
-        entry = {"prompt": f"prompt {number}", "image_paths": [f"000{number}_1.jpg"]}
-        entries.append(entry | {"ori_img_path": f"000{number}.jpg"})
+def write_index(folder: Path, names=("p1", "p2", "p3")) -> None:
+    """names: of the subsets. The fourth case lacks its true picture, the fifth a reference."""
+    entries: dict[int, list[dict]] = {1: [], 2: [], 4: []}
+    for number, people in PEOPLE.items():
+        subset, true = names[(1, 2, 4).index(people)], f"000{number}"
+        own, photos = f"{subset}/untar", [f"{true}_{n}.jpg" for n in range(1, people + 1)]
+        if people == 4:
+            own, true = subset, f"num_4/{true}"
+            photos = [f"refs/person_{n}/{photo}" for n, photo in enumerate(photos, 1)]
         if number != 4:
-            add(folder, f"p1/untar/000{number}.jpg", picture(10 * number))
-        add(folder, f"p1/untar/000{number}_1.jpg", picture(10 * number + 1))
-    (folder / "p1.json").write_text(json.dumps(entries))
-    (folder / "p2.json").write_text("[]")
+            add(folder, f"{own}/{true}.jpg", picture(10 * number))
+        about = {"caption_en": "unused", "bboxes": json.loads(row(number, people)["bboxes"])}
+        add(folder, f"{own}/{true}.json", json.dumps(about).encode())
+        for n, photo in enumerate(photos, 1):
+            if (number, n) != (5, 2):
+                add(folder, f"{own}/{photo}", picture(10 * number + n))
+        entry = {"prompt": f"prompt {number}", "image_paths": photos}
+        entries[people].append(entry | {"ori_img_path": f"{true}.jpg"})
+    for name, found in zip(names, entries.values(), strict=True):
+        (folder / f"{name}.json").write_text(json.dumps(found))
+
+
+def write_index_by_other_names(folder: Path) -> None:
+    write_index(folder, ("v200_single", "v202", "v200_m"))
+
+
+PEOPLE = {1: 1, 2: 2, 3: 1, 4: 1, 5: 2, 6: 4}
 
 
 def write_folders(folder: Path) -> None:
-    for number, people in ((1, 1), (2, 2), (3, 1), (4, 0)):
+    for number, people in ({**PEOPLE, 4: 0, 5: 5}).items():
         name = f"000{number}"
         add(folder, f"{name}/ori.jpg", picture(10 * number))
         for n in range(1, people + 1):
@@ -68,16 +89,50 @@ def write_folders(folder: Path) -> None:
         add(folder, f"{name}/meta.json", json.dumps({"prompt": f"prompt {number}"}).encode())
 
 
-@pytest.mark.parametrize("write", [write_tables, write_index, write_folders])
-def test_every_published_layout_gives_the_cases_of_one_person(write, tmp_path, caplog):
+@pytest.mark.parametrize(
+    "write", [write_tables, write_index, write_index_by_other_names, write_folders]
+)
+def test_every_published_layout_gives_the_cases_of_one_to_four_people(write, tmp_path, caplog):
     write(tmp_path)
     with caplog.at_level("INFO"):
         cases = read_multiid_bench(tmp_path)
-    assert cases == [
+    found = subsets_of(cases, most=4)
+    assert list(found) == [Subset(), Subset((2,)), Subset((3, 4))]
+    assert found[Subset()] == [
         Case("0001", "0001", "prompt 1", (picture(11),), picture(10)),
         Case("0003", "0003", "prompt 3", (picture(31),), picture(30)),
     ]
-    assert "are left out, which show several people or lack a picture" in caplog.text
+    (two,), (four,) = found[Subset((2,))], found[Subset((3, 4))]
+    assert two[:5] == ("0002", "0002", "prompt 2", (), picture(20))
+    assert two.group == (picture(21), picture(22)) and two.people == 2
+    assert four.group == tuple(map(picture, (61, 62, 63, 64))) and four.truth == picture(60)
+    assert four.name == ("num_4_0006" if "index" in write.__name__ else "0006")
+    boxes = tuple((float(n), 2.0, float(n + 3), 4.0) for n in range(4))
+    assert (two.boxes, four.boxes) == (((), ()) if write is write_folders else (boxes[:2], boxes))
+    assert "are left out, which lack a picture or have over four people" in caplog.text
+
+
+def test_people_beyond_the_most_are_left_out():
+    cases = [Case(str(n), "a", "b", (), b"c", (b"d",) * n) for n in (2, 3, 4)]
+    assert list(subsets_of(cases, most=2)) == [Subset((2,))]
+    assert subsets_of(cases, most=3) == {Subset((2,)): cases[:1], Subset((3,)): cases[1:2]}
+    assert subsets_of(cases, most=1) == {}
+
+
+BIG = f"[[0, 0, 1{400 * '0'}, 1]]"
+
+
+@pytest.mark.parametrize(
+    "boxes",
+    [None, "", "[", "{}", "[1, 2]", "[[1, 2, 3]]", "[[3, 0, 1, 2]]", "[[0, 0, NaN, 1]]", BIG],
+)
+def test_boxes_that_are_none_are_not_known(boxes, tmp_path):
+    pa = pytest.importorskip("pyarrow", reason="the published table is a parquet file")
+    from pyarrow import parquet
+
+    parquet.write_table(pa.Table.from_pylist([row(1, 2, bboxes=boxes)]), tmp_path / "a.parquet")
+    (case,) = read_multiid_bench(tmp_path)
+    assert case.boxes == () and case.people == 2
 
 
 def test_another_folder_is_one_sentence(tmp_path):
@@ -93,7 +148,7 @@ def test_another_folder_is_one_sentence(tmp_path):
     with pytest.raises(FlashFaceError, match="has an entry without prompt, image_paths or ori_img"):
         read_multiid_bench(tmp_path)
     (tmp_path / "p1.json").write_text("[]")
-    with pytest.raises(FlashFaceError, match="has 0 cases and none with one person"):
+    with pytest.raises(FlashFaceError, match="has 0 cases and none with one to four"):
         read_multiid_bench(tmp_path)
 
 
@@ -160,6 +215,14 @@ def test_a_digest_follows_names_prompts_and_photographs():
     assert digest([case]) == digest([case._replace()])
     assert len({digest([one]) for one in [case, *others]}) == 5
     assert digest([]) != digest([case]) != digest([case, case])
+    assert digest([case]).startswith("1ae9aa3dd7fa287e"), "runs of earlier versions could not go on"
+    several = Case("a", "a", "b", (), b"truth", (b"c", b"d"), ((0.0, 0.0, 1.0, 1.0),) * 2)
+    others = [
+        several._replace(group=(b"d", b"c")),
+        several._replace(truth=b"other"),
+        several._replace(boxes=()),
+    ]
+    assert len({digest([one]) for one in [case, several, *others]}) == 5
 
 
 @pytest.mark.parametrize("name", ["../outside", "/etc", "a/b", "..", "a\\b", ""])
@@ -184,4 +247,5 @@ def test_an_index_reads_nothing_outside_of_the_benchmark(tmp_path):
     for path in ("../secret.jpg", "../../../secret.jpg", str(tmp_path / "secret.jpg")):
         entries.append({"prompt": "x", "image_paths": [path], "ori_img_path": "0001.jpg"})
     (bench / "p1.json").write_text(json.dumps(entries))
-    assert [case.prompt for case in read_multiid_bench(bench)] == ["prompt 1", "prompt 3"]
+    found = [case.prompt for case in read_multiid_bench(bench)]
+    assert found == ["prompt 1", "prompt 3", "prompt 2", "prompt 6"]

@@ -9,24 +9,19 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from support.models import write_flashface
 
 pytest.importorskip("webdataset", reason="reading photographs needs it")
 
-from support.face2diffusion import write_small
-from support.facestudio import write_facestudio
+from benchmark_files import SIZE, arguments, share, small, weights_of, write_models
 from support.model_packs import make_model_pack, photograph
 from support.photographs import add, astronaut, cameraman, different, encoded
 from support.zoo import make_zoo
 
-from flashface_core.comfy_adapter.flashface.tiny import FOLDER, VAE
 from flashface_core.errors import FlashFaceError
 from flashface_core.faces.align import ARCFACE_POINTS
 from flashface_core.faces.face import Face
 from flashface_core.faces.zoo import ZooDetector
-from flashface_core.tiny_text import clip_state_dict
 from training import evaluate
-from training.clip import load_text_encoder
 from training.initial import fresh_checkpoint
 from training.photos.benchmark import (
     PICTURE,
@@ -37,11 +32,9 @@ from training.photos.benchmark import (
     write_cases,
 )
 from training.photos.benchmark_report import flat, rows_of, table
-from training.photos.cases import Case
-from training.photos.encode import load_vae
+from training.photos.cases import Case, Subset
 from training.photos.systems import Shared, load_unet, make_system
 
-SIZE = 64
 PERSON = "a photo of a person at sea"
 
 
@@ -72,32 +65,12 @@ MIDDLE = colour(250, 20, 250)
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    write_flashface(folder / "flashface.safetensors")
-    state = {key: value.half().contiguous() for key, value in clip_state_dict().items()}
-    save_file(state, folder / "clip_l.safetensors")
-    write_small(folder)
-    write_facestudio(folder / "facestudio.safetensors")
-    return folder
+    return write_models(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module")
 def shared(models) -> Shared:
-    text = load_text_encoder(models / "clip_l.safetensors")
-    vae = load_vae(FOLDER / VAE)
-    return Shared(models / "flashface.safetensors", text, vae, Squares())
-
-
-def weights_of(name: str, models: Path) -> list[Path]:
-    names = {
-        "face2diffusion": ["mapping_small.safetensors", "msid_small.safetensors"],
-        "facestudio": ["facestudio.safetensors"],
-    }
-    return [models / file for file in names.get(name, [])]
-
-
-def small(system):
-    return system._replace(size=SIZE, settings=system.settings._replace(steps=1))
+    return share(models, Squares())
 
 
 @pytest.mark.parametrize(
@@ -228,7 +201,7 @@ NAN = float("nan")
 def test_the_table_has_our_row_below_those_of_the_paper():
     nobody = dict.fromkeys(("sim_gt", "sim_ref", "copy_paste"), NAN)
     scores = [score("a1"), score("a2", sim_gt=0.6), score("b1", face=False, **nobody)]
-    rows = rows_of("flashface", 4, scores)
+    rows = rows_of("flashface", Subset(references=4), scores)
     lines = table(rows, with_paper=True)
     assert lines[0] == (
         "| system | Sim(GT) | Sim(Ref) | Copy-Paste | CLIP-T | face found | pictures |"
@@ -245,12 +218,12 @@ def test_the_table_has_our_row_below_those_of_the_paper():
 
 
 def test_without_true_pictures_identity_and_text_are_combined():
-    rows = rows_of("none", 1, [score("a", sim_gt=NAN, copy_paste=NAN)])
+    rows = rows_of("none", Subset(), [score("a", sim_gt=NAN, copy_paste=NAN)])
     assert flat(rows)["arcface_1_harmonic_mean"] == pytest.approx(0.4)
     lines = table(rows, with_paper=False)
     assert "Sim(GT)" not in lines[0] and "| harmonic mean | geometric mean |" in lines[0]
     assert "InstantID" not in "\n".join(lines)
-    without = rows_of("none", 1, [score("a", sim_gt=NAN, copy_paste=NAN, clip=NAN)])
+    without = rows_of("none", Subset(), [score("a", sim_gt=NAN, copy_paste=NAN, clip=NAN)])
     assert "CLIP-T" not in table(without, False)[0] and "harmonic" not in table(without, False)[0]
 
 
@@ -270,20 +243,15 @@ def model_pack(tmp_path_factory) -> Path:
     return make_model_pack(tmp_path_factory.mktemp("packs") / "models" / "tiny")
 
 
-def arguments(models: Path, *more) -> list[str]:
-    checkpoint, clip = models / "flashface.safetensors", models / "clip_l.safetensors"
-    files = ("--checkpoint", checkpoint, "--clip", clip, "--vae", FOLDER / VAE, "--device", "cpu")
-    return [str(one) for one in (*files, "--size", SIZE, "--steps", 1, *more)]
-
-
 def make_bench(folder: Path) -> Path:
-    """In the layout of the benchmark's evaluation: two cases of one person, one of two."""
+    """In the layout of the benchmark's evaluation: two cases of one person, and one that lacks its
+    reference."""
     for number in (1, 2, 3):
         own = f"000{number}"
         add(folder, f"{own}/ori.jpg", encoded(photograph(number, 0), "PNG"))
-        add(folder, f"{own}/ref_1.jpg", encoded(photograph(number, 1), "PNG"))
+        if number < 3:
+            add(folder, f"{own}/ref_1.jpg", encoded(photograph(number, 1), "PNG"))
         add(folder, f"{own}/meta.json", json.dumps({"prompt": PERSON}).encode())
-    add(folder, "0003/ref_2.jpg", encoded(photograph(4, 1), "PNG"))
     return folder
 
 
@@ -370,6 +338,9 @@ F2D = ["--face2diffusion-protocol", ".", *FILES, "--zoo", "."]
         (F2D, "--face2diffusion-protocol needs --prompts FILE"),
         ([*BENCH, "--prompts", FILE], "--prompts goes without --multiid-bench, which has its own"),
         ([*F2D, "--prompts", FILE, "--more-photos", "."], "--more-photos goes with --multiid-ben"),
+        ([*F2D, "--prompts", FILE, "--most-people", "2"], "--most-people goes with --multiid-ben"),
+        ([*BENCH, "--most-people", "5"], "--most-people is 5; MultiID-Bench has 1 to 4"),
+        (["--most-people", "2", "--json", "x"], "--most-people needs --multiid-bench or --face2di"),
         ([*BENCH, "--zoo", "nowhere"], "--zoo is nowhere, which is not a folder"),
         ([*BENCH, "--system-weights", FILE], "gives 1 files; --system flashface takes none"),
         ([*BENCH, "--system", "face2diffusion"], "gives 0 files; --system face2diffusion takes ma"),

@@ -1,11 +1,10 @@
 """A benchmark's cases: drawn by a system, kept as files, and measured.
 
-A folder for each number of references, and in it one for each case: `out.png`, the picture, beside
+A folder for each subset, and in it one for each case: `out.png`, the picture, beside
 the benchmark's own ori.jpg, ref_1.jpg.. and meta.json, which is how the evaluation of MultiID-Bench
 wants them. What is there is not drawn again, and settings.json says by which settings it was.
 """
 
-import io
 import json
 import logging
 import os
@@ -15,23 +14,22 @@ from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from flashface_core.errors import FlashFaceError
 from flashface_core.faces.face import Detector
 from flashface_core.faces.select import face_reference
-from flashface_core.people.identity import Identity
+from flashface_core.people.identity import Identity, IdentityGroup
 from training.clip import ClipScore
 from training.identity_measures import copy_paste
 from training.pictures import to_image
 from training.sampling import sample
 
 from .cases import Case
-from .look import read_picture
+from .groups import GroupMeasures, face_vectors, group_of, measure_group
+from .look import pixels_of
 from .systems import System
 
 log = logging.getLogger("flashface.training")
@@ -45,7 +43,8 @@ class Score(NamedTuple):
 
     face: whether the picture shows one, of which the largest counts. sim_gt, sim_ref: its cosines
     to the true picture and to the benchmark's reference. clip: to the prompt; the same for all
-    models.
+    models. people: who should be there; faces: that are. Of several people all count, as
+    GroupMeasures has them.
     """
 
     case: str
@@ -56,6 +55,10 @@ class Score(NamedTuple):
     sim_ref: float
     copy_paste: float
     clip: float
+    people: int = 1
+    faces: int = 0
+    blending_gt: float = NAN
+    blending_ref: float = NAN
 
 
 def write_cases(folder: Path, cases: Sequence[Case], settings: dict) -> None:
@@ -69,7 +72,7 @@ def write_cases(folder: Path, cases: Sequence[Case], settings: dict) -> None:
     for case in cases:
         own = folder / case.name
         own.mkdir(exist_ok=True)
-        files = {f"ref_{n}.jpg": photo for n, photo in enumerate(case.photos, 1)}
+        files = {f"ref_{n}.jpg": photo for n, photo in enumerate((*case.photos, *case.group), 1)}
         files["meta.json"] = json.dumps({"prompt": case.plain_prompt}).encode()
         if case.truth is not None:
             files["ori.jpg"] = case.truth
@@ -126,11 +129,13 @@ def draw_cases(
         os.replace(unfinished, path)
 
 
-def identity_of(case: Case, detector: Detector) -> Identity | None:
+def identity_of(case: Case, detector: Detector) -> Identity | IdentityGroup | None:
     """The largest face of every photograph; None where one of them shows no face."""
+    if case.group:
+        return group_of(case, detector)
     references = []
     for data in case.photos:
-        photo = _pixels(io.BytesIO(data))
+        photo = pixels_of(data)
         if not (faces := detector.find(photo)):
             return None
         references.append(face_reference(photo, faces[0]))
@@ -149,18 +154,35 @@ def score_cases(
         path = folder / case.name / PICTURE
         if not path.is_file():
             continue
-        picture = _pixels(io.BytesIO(path.read_bytes()))
+        picture = pixels_of(path.read_bytes())
         agreement = NAN
         if clip is not None:
             shown = picture.movedim(-1, 0)[None] / 255
             agreement = clip(shown, [case.plain_prompt]).item()
-        photo = _pixels(io.BytesIO(case.photos[0]))
-        truth = None if case.truth is None else _pixels(io.BytesIO(case.truth))
+        photos = [pixels_of(data) for data in case.group or case.photos[:1]]
+        truth = None if case.truth is None else pixels_of(case.truth)
         for detector in detectors:
-            faces = [_embedding(one, detector) for one in (picture, photo, truth)]
-            similar = _measures(*faces)
-            who = (case.name, case.person, detector.recognition, faces[0] is not None)
-            yield Score(*who, *similar, agreement)
+            drawn = face_vectors(picture, detector)
+            known = [_largest(photo, detector) for photo in photos]
+            if case.group:
+                found = _of_group(drawn, known, truth, detector)
+            else:
+                largest = drawn[0] if len(drawn) else None
+                found = _measures(largest, known[0], _largest(truth, detector))
+            similar, blending = found[:3], found[3:]
+            who = (case.name, case.person, detector.recognition, len(drawn) > 0)
+            yield Score(*who, *similar, agreement, case.people, len(drawn), *blending)
+
+
+def _of_group(
+    drawn: Tensor, known: Sequence[Tensor | None], truth: Tensor | None, detector: Detector
+) -> GroupMeasures:
+    """Nothing is told of the references where one of them shows no face."""
+    nobody = drawn[:0]
+    faces = [vector for vector in known if vector is not None]
+    references = torch.stack(faces) if len(faces) == len(known) else nobody
+    true = nobody if truth is None else face_vectors(truth, detector)
+    return measure_group(drawn, references, true)
 
 
 def _measures(
@@ -178,14 +200,8 @@ def _measures(
     return gt, ref, cp
 
 
-def _embedding(photo: Tensor | None, detector: Detector) -> Tensor | None:
-    """Of the largest face; None without one."""
+def _largest(photo: Tensor | None, detector: Detector) -> Tensor | None:
+    """The unit vector (D,) of the largest face; None without one."""
     if photo is None or not (faces := detector.find(photo)):
         return None
     return torch.from_numpy(detector.embed(photo, faces[0])).double()
-
-
-def _pixels(file: io.BytesIO) -> Tensor:
-    """uint8 (H, W, 3)"""
-    picture: Image.Image = read_picture(file)
-    return torch.from_numpy(np.array(picture))

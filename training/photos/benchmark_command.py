@@ -23,6 +23,9 @@ WEIGHTS = {
     FACE_FUSION: (0, 1, "one Face Fusion file, or none for training-free"),
 }
 NEEDED = ("checkpoint", "clip", "vae")
+PEOPLE = range(1, 5)  # of --most-people
+# Systems that draw one person alone.
+ALONE = {FACE2DIFFUSION: "Face2Diffusion describes one person, by one word"}
 
 
 def problem(options: argparse.Namespace) -> str | None:
@@ -59,6 +62,10 @@ def problem(options: argparse.Namespace) -> str | None:
             return f"{_option(name)} is {path}, which is not a folder"
     if "more_photos" in given and chosen[0] != BENCHMARKS[0]:
         return "--more-photos goes with --multiid-bench"
+    if "most_people" in given and chosen[0] != BENCHMARKS[0]:
+        return "--most-people goes with --multiid-bench"
+    if "most_people" in given and options.most_people not in PEOPLE:
+        return f"--most-people is {options.most_people}; MultiID-Bench has 1 to {PEOPLE[-1]}"
     return _weights_problem(system, options.system_weights or [])
 
 
@@ -103,38 +110,51 @@ def run(options: argparse.Namespace) -> dict[str, float | int]:
             system = system._replace(settings=system.settings._replace(steps=options.steps))
         system = system._replace(size=options.size or system.size)
     files = _files(options, name)
-    scores, rows = {}, []
-    for references, cases in sets.items():
-        folder = options.out / f"references_{references}"
+    scores, rows, left_out = {}, [], []
+    for subset, cases in sets.items():
+        folder = options.out / subset.folder
+        if subset.people != (1,) and name in ALONE:
+            left_out.append(f"{ALONE[name]}: cases of {subset.label} ({len(cases)}) have no row.")
+            continue
         settings = _settings(name, system, options.seed, files, cases, detectors[0].name)
         write_cases(folder, cases, settings)
         if system is not None:
             draw_cases(folder, cases, system, vae, detectors[0], options.seed)
         missing = missing_pictures(folder, cases)
+        if system is None and subset.people != (1,) and len(missing) == len(cases):
+            left_out.append(f"{subset.folder} has no picture: cases of {subset.label} have no row.")
+            continue
         if missing and system is None:
             raise FlashFaceError(
                 f"{len(missing)} of {len(cases)} pictures are missing, such as "
                 f"{folder / missing[0] / 'out.png'}; --system {name} draws none, since neither "
                 "core nor this pack has an IPAdapter: draw them in ComfyUI by a pack that has, "
-                "from each folder's ref_1.jpg and the prompt in meta.json, and run this again."
+                "from each folder's ref_1.jpg (of several people also ref_2.jpg and so on) and the "
+                "prompt in meta.json, and run this again."
             )
-        scores[references] = list(score_cases(folder, cases, detectors, clip))
-        rows += rows_of(name, references, scores[references])
+        scores[subset] = list(score_cases(folder, cases, detectors, clip))
+        rows += rows_of(name, subset, scores[subset])
+    for sentence in left_out:
+        log.info("%s", sentence)
+    if left_out and not rows:
+        raise FlashFaceError(f"Nothing is left to measure. {' '.join(left_out)}")
     if not rows:
         raise FlashFaceError(
             f"No picture was drawn: {detectors[0].name} finds no face in any reference; give the "
             "benchmark's own photographs, or another detector."
         )
     with_paper = options.multiid_bench is not None
-    save_benchmark(options.out, rows, scores, with_paper)
-    log.info("\n%s", "\n".join(table(rows, with_paper)))
+    lines = table(rows, with_paper, left_out)
+    save_benchmark(options.out, lines, scores)
+    log.info("\n%s", "\n".join(lines))
     return flat(rows)
 
 
-def _cases(options: argparse.Namespace) -> dict[int, list]:
-    """By the number of references."""
+def _cases(options: argparse.Namespace) -> dict:
+    """By Subset."""
+    from .cases import Subset
     from .face2diffusion_protocol import FACES, PROMPTS, read_protocol
-    from .multiid_bench import FOUR, add_photos, read_multiid_bench
+    from .multiid_bench import FOUR, add_photos, read_multiid_bench, subsets_of
 
     if options.multiid_bench is None:
         cases = read_protocol(options.face2diffusion_protocol, options.prompts)
@@ -142,11 +162,15 @@ def _cases(options: argparse.Namespace) -> dict[int, list]:
         log.info("%d faces x %d prompts", faces, len(cases) // faces)
         if len(cases) != FACES * PROMPTS:
             log.info("The paper has %d x %d.", FACES, PROMPTS)
-        return {1: cases}
-    cases = read_multiid_bench(options.multiid_bench)
-    log.info("%d cases of one person", len(cases))
-    more = {FOUR: add_photos(cases, options.more_photos)} if options.more_photos else {}
-    return {1: cases, **more}
+        return {Subset(): cases}
+    found = subsets_of(read_multiid_bench(options.multiid_bench), options.most_people or PEOPLE[-1])
+    for subset, cases in found.items():
+        people = "one person" if subset.people == (1,) else subset.label
+        log.info("%d cases of %s", len(cases), people)
+    if options.more_photos and (alone := found.pop(Subset(), None)):
+        more = add_photos(alone, options.more_photos)
+        found = {Subset(): alone, Subset(references=FOUR): more, **found}
+    return found
 
 
 def _detectors(options: argparse.Namespace) -> list:

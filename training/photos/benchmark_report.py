@@ -13,13 +13,15 @@ from training.evaluation import means
 from training.identity_measures import bootstrap_interval
 
 from .benchmark import Score
+from .cases import Subset
 
-MEASURES = {
+TOLD = {  # by the paper of one person
     "sim_gt": "Sim(GT)",
     "sim_ref": "Sim(Ref)",
     "copy_paste": "Copy-Paste",
     "clip": "CLIP-T",
 }
+MEASURES = TOLD | {"blending_gt": "Blending(GT)", "blending_ref": "Blending(Ref)"}
 # Single person, arXiv 2510.14975: Sim(GT), Sim(Ref), Copy-Paste, CLIP-T.
 PAPER = {
     "InstantID": (0.464, 0.734, 0.337, 0.295),
@@ -35,25 +37,36 @@ REMARKS = [
     "The paper's own rows were made otherwise: its script has ArcFace, FaceNet and AdaFace, leaves "
     "outliers out, and takes CLIP-T by ViT-B/16. Compare rows of one recognition model first.",
 ]
+SEVERAL = (
+    "With several people all faces count: they are matched to those of the true picture, and to "
+    "the references, so that the cosines are largest, and a picture's cosine is the mean of its "
+    "matched faces. As in the paper's script a face that is missing lowers none of these, so see "
+    "`right number`: the share of pictures with as many faces as people. Copy-Paste is of pictures "
+    "with as many faces as the true picture and the references, Blending the mean of all cosines "
+    "to the faces of others. The paper's rows above are of one person."
+)
 
 
 class Row(NamedTuple):
-    """Measures that there are, by name: mean, and the interval around it."""
+    """Measures that there are, by name: mean, and the interval around it.
+
+    faces, right_number: shares of the pictures, with a face and with as many as people.
+    """
 
     system: str
-    references: int
+    subset: Subset
     recognition: str
     pictures: int
     faces: float
+    right_number: float
     measures: dict[str, tuple[float, float, float]]
 
     @property
     def name(self) -> str:
-        photos = "1 reference" if self.references == 1 else f"{self.references} references"
-        return f"{self.system}, {photos}, {self.recognition}"
+        return f"{self.system}, {self.subset.label}, {self.recognition}"
 
 
-def rows_of(system: str, references: int, scores: Sequence[Score]) -> list[Row]:
+def rows_of(system: str, subset: Subset, scores: Sequence[Score]) -> list[Row]:
     """One for each recognition model."""
     rows = []
     for recognition in dict.fromkeys(score.recognition for score in scores):
@@ -66,16 +79,18 @@ def rows_of(system: str, references: int, scores: Sequence[Score]) -> list[Row]:
                 interval = bootstrap_interval(values, [score.person for score in known])
                 measures[name] = (values.mean().item(), *interval)
         faces = sum(score.face for score in own) / len(own)
-        rows.append(Row(system, references, recognition, len(own), faces, measures))
+        right = sum(score.faces == score.people for score in own) / len(own)
+        rows.append(Row(system, subset, recognition, len(own), faces, right, measures))
     return rows
 
 
 def flat(rows: Sequence[Row]) -> dict[str, float | int]:
-    """Numbers of all rows by names such as arcface_1_sim_gt."""
+    """Numbers of all rows by names such as arcface_1_sim_gt and arcface_2_people_sim_gt."""
     found: dict[str, float | int] = {}
     for row in rows:
-        start = f"{row.recognition.lower()}_{row.references}"
+        start = f"{row.recognition.lower()}_{row.subset.key}"
         found |= {f"{start}_pictures": row.pictures, f"{start}_face_found": row.faces}
+        found[f"{start}_right_number"] = row.right_number
         for name, (mean, low, high) in row.measures.items():
             found |= {f"{start}_{name}": mean, f"{start}_{name}_low": low}
             found[f"{start}_{name}_high"] = high
@@ -92,35 +107,41 @@ def _combined(row: Row) -> dict[str, float]:
 
 
 def save_benchmark(
-    folder: Path, rows: Sequence[Row], scores: dict[int, Sequence[Score]], with_paper: bool
+    folder: Path, lines: Sequence[str], scores: dict[Subset, Sequence[Score]]
 ) -> None:
-    """scores: by the number of references."""
+    """lines: of `table`."""
     with open(folder / "pictures.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["references", *Score._fields])
-        for references, of_them in scores.items():
-            writer.writerows([references, *score] for score in of_them)
-    (folder / "measures.md").write_text("\n".join(table(rows, with_paper)) + "\n")
+        for subset, of_them in scores.items():
+            writer.writerows([subset.references, *score] for score in of_them)
+    (folder / "measures.md").write_text("\n".join(lines) + "\n")
 
 
-def table(rows: Sequence[Row], with_paper: bool) -> list[str]:
-    """Lines of Markdown. with_paper: the rows of MultiID-Bench's paper come first."""
-    names = [name for name in MEASURES if with_paper or any(name in row.measures for row in rows)]
+def table(rows: Sequence[Row], with_paper: bool, left_out: Sequence[str] = ()) -> list[str]:
+    """Lines of Markdown. with_paper: the rows of MultiID-Bench's paper come first. left_out:
+    sentences on what has no row."""
+    several = any(row.subset.people != (1,) for row in rows)
+    always = TOLD if with_paper else {}
+    names = [n for n in MEASURES if n in always or any(n in row.measures for row in rows)]
+    ends = ["right number"] * several + ["face found", "pictures"]
     combined = list(dict.fromkeys(name for row in rows for name in _combined(row)))
     head = [*(MEASURES[name] for name in names), *(name.replace("_", " ") for name in combined)]
-    lines = [f"| system | {' | '.join(head)} | face found | pictures |"]
-    lines.append("| --- |" + " ---: |" * (len(head) + 2))
+    lines = [f"| system | {' | '.join([*head, *ends])} |"]
+    lines.append("| --- |" + " ---: |" * (len(head) + len(ends)))
     if with_paper:
         for system, numbers in PAPER.items():
-            told = [f"{number:.3f}" for number in numbers] + ["", ""]
+            told = [f"{number:.3f}" for number in numbers]
+            told += [""] * (len(head) + len(ends) - len(told))
             lines.append(f"| {system} | {' | '.join(told)} |")
     for row in rows:
         cells = [_cell(row.measures.get(name)) for name in names]
         together = _combined(row)
         cells += [f"{together[name]:.3f}" if name in together else "" for name in combined]
+        cells += [f"{row.right_number:.3f}"] * several
         cells += [f"{row.faces:.3f}", str(row.pictures)]
         lines.append(f"| {row.name} | {' | '.join(cells)} |")
-    remarks = REMARKS if with_paper else REMARKS[:1]
+    remarks = [*(REMARKS if with_paper else REMARKS[:1]), *[SEVERAL] * several, *left_out]
     return [*lines, "", *(line for remark in remarks for line in (remark, ""))][:-1]
 
 

@@ -101,6 +101,11 @@ def read_picture(file: Readable) -> Image.Image:
     return picture.convert("RGB")
 
 
+def pixels_of(data: bytes) -> torch.Tensor:
+    """A picture file as uint8 (H, W, 3)."""
+    return torch.from_numpy(np.array(read_picture(io.BytesIO(data))))
+
+
 def read_photo(photo: Photo) -> Image.Image:
     """As read_picture; the part without the faces of others where there are any."""
     picture = read_picture(photo.picture)

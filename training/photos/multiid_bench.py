@@ -2,59 +2,64 @@
 
 A folder in one of three layouts (arXiv 2510.14975, and the code of WithAnyone):
 
-- data/train-*.parquet, as it is downloaded: rows with GT, input_images, prompt, subset (p1: one
-  person, p2: two, p3: three and four) and num_persons. Needs pyarrow.
-- p1.json and p1/untar/, as the authors' script lays it out: entries with prompt, image_paths and
-  ori_img_path.
-- a folder per case with ori.jpg, ref_1.jpg and meta.json, whose `prompt` counts; this is what their
-  evaluation reads.
+- data/train-*.parquet, as it is downloaded: rows with GT, input_images (one of each person),
+  prompt, bboxes (JSON) and subset (p1: one person, p2: two, p3: three and four). Needs pyarrow.
+- p1.json and p1/untar/, as the authors' script lays it out, and the same of p2 and p3: entries with
+  prompt, image_paths and ori_img_path; bboxes in a JSON file beside the true picture. That script
+  also knows the subsets as v200_single, v202 and v200_m.
+- a folder per case with ori.jpg, ref_1.jpg to ref_4.jpg and meta.json, whose `prompt` counts; this
+  is what their evaluation reads.
 
-Cases of one person alone are taken, for which the paper has a table of its own. Rows say who is in
-them by no name that is the same for two pictures, so every case counts as a person. The benchmark
-has one reference for each of them; further ones are the user's (see add_photos). The columns are
-those of the dataset's card and of that script: the table itself was never opened here.
+Rows say who is in them by no name that is the same for two pictures, so every case counts as a
+person. The benchmark has one reference for each of them; further ones are the user's (see
+add_photos). The columns are those of the dataset's card and of that script: the table itself was
+never opened here.
 """
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from math import isfinite
 from pathlib import Path
 
 from flashface_core.errors import FlashFaceError
 
-from .cases import Case
-from .sources import PICTURES
+from .cases import Case, Subset
+from .sources import PICTURES, Box
 
 log = logging.getLogger("flashface.training")
 
-COLUMNS = ["GT", "input_images", "prompt"]
-INDEX, PHOTOS = "p1.json", ("p1/untar", "p1", "")
-FOUR = 4
+COLUMNS, BOXES = ["GT", "input_images", "prompt"], "bboxes"
+# People by subset, whose index and folder have one of these names.
+SUBSETS = {(1,): ("p1", "v200_single"), (2,): ("p2", "v202"), (3, 4): ("p3", "v200_m")}
+MOST = 4
+FOUR = 4  # photographs of one person
 
 
 def read_multiid_bench(folder: Path) -> list[Case]:
-    """Cases of one person, by name. Raises FlashFaceError for a folder in no such layout."""
+    """Cases of one to four people. Raises FlashFaceError for a folder in no such layout."""
     tables = sorted([*folder.glob("data/*.parquet"), *folder.glob("*.parquet")])
     metas = sorted(folder.glob("*/meta.json"))
+    indexes = {path: names for names in SUBSETS.values() if (path := _index(folder, names))}
     if tables:
         found = _in_tables(tables)
-    elif (folder / INDEX).is_file():
-        found = _in_index(folder)
+    elif indexes:
+        found = (case for index in indexes.items() for case in _in_index(*index))
     elif metas:
         found = (_in_folder(meta.parent) for meta in metas)
     else:
         raise FlashFaceError(
             f"{folder} is not MultiID-Bench: expected data/train-*.parquet as it is downloaded, "
-            "p1.json beside p1/untar, or a folder per case with ori.jpg, ref_1.jpg and meta.json; "
-            "give the folder that holds one of them."
+            "p1.json (or p2, p3) beside p1/untar, or a folder per case with ori.jpg, ref_1.jpg and "
+            "meta.json; give the folder that holds one of them."
         )
     all_of_them = list(found)
     cases = [case for case in all_of_them if case is not None]
     if left_out := len(all_of_them) - len(cases):
-        log.info("%d cases are left out, which show several people or lack a picture.", left_out)
+        log.info("%d cases are left out, which lack a picture or have over four people.", left_out)
     if not cases:
         raise FlashFaceError(
-            f"{folder} has {left_out} cases and none with one person, one reference and a true "
+            f"{folder} has {left_out} cases and none with one to four references and a true "
             "picture; copy the whole benchmark again."
         )
     return cases
@@ -72,7 +77,7 @@ def _in_tables(tables: list[Path]) -> Iterator[Case | None]:
     number = 0
     for table in tables:
         try:
-            batches = parquet.ParquetFile(table).iter_batches(16, columns=COLUMNS)
+            batches = parquet.ParquetFile(table).iter_batches(16, columns=[*COLUMNS, BOXES])
             for batch in batches:
                 missing = set(COLUMNS).difference(batch.schema.names)
                 if missing:
@@ -88,45 +93,72 @@ def _in_tables(tables: list[Path]) -> Iterator[Case | None]:
 
 
 def _of_row(name: str, row: dict) -> Case | None:
-    photos = [photo["bytes"] for photo in row["input_images"] or () if photo and photo["bytes"]]
-    truth = (row["GT"] or {}).get("bytes")
-    if len(photos) != 1 or not truth:
+    photos = [(photo or {}).get("bytes") for photo in row["input_images"] or ()]
+    return _case(name, row["prompt"], photos, (row["GT"] or {}).get("bytes"), row.get(BOXES))
+
+
+def _case(
+    name: str, prompt: str, photos: Sequence[bytes | None], truth: bytes | None, boxes
+) -> Case | None:
+    """photos: one of each person. boxes: as they were read. None where a picture is missing."""
+    known = [photo for photo in photos if photo]
+    if not truth or not 1 <= len(known) == len(photos) <= MOST:
         return None
-    return Case(name, name, row["prompt"], (photos[0],), truth)
+    if len(known) == 1:
+        return Case(name, name, prompt, (known[0],), truth)
+    return Case(name, name, prompt, (), truth, tuple(known), _read_boxes(boxes))
 
 
-def _in_index(folder: Path) -> Iterator[Case | None]:
-    for entry in _json(folder / INDEX, list):
+def _read_boxes(found) -> tuple[Box, ...]:
+    """x1, y1, x2, y2 in pixels, of a list or of JSON; () where it is anything else."""
+    try:
+        boxes = json.loads(found) if isinstance(found, str) else found
+        read = tuple((float(x1), float(y1), float(x2), float(y2)) for x1, y1, x2, y2 in boxes)
+    except (OverflowError, TypeError, ValueError):
+        return ()
+    is_good = all(isfinite(sum(box)) and box[0] < box[2] and box[1] < box[3] for box in read)
+    return read if is_good else ()
+
+
+def _index(folder: Path, names: tuple[str, ...]) -> Path | None:
+    paths = (folder / f"{name}.json" for name in names)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _in_index(index: Path, names: tuple[str, ...]) -> Iterator[Case | None]:
+    """names: of the folders in which the pictures may be, beside the index."""
+    folder = index.parent
+
+    def file(name: str) -> Path | None:
+        """None for one that is not there, or lies outside of the benchmark."""
+        places = [place for own in names for place in (f"{own}/untar", own)]
+        paths = ((folder / place / name).resolve() for place in (*places, ""))
+        inside = (path for path in paths if path.is_relative_to(folder.resolve()))
+        return next((path for path in inside if path.is_file()), None)
+
+    for entry in _json(index, list):
         try:
-            prompt, names, truth = entry["prompt"], entry["image_paths"], entry["ori_img_path"]
+            prompt, photos, truth = entry["prompt"], entry["image_paths"], entry["ori_img_path"]
         except (KeyError, TypeError) as error:
             raise FlashFaceError(
-                f"{INDEX} has an entry without prompt, image_paths or ori_img_path; lay the "
+                f"{index.name} has an entry without prompt, image_paths or ori_img_path; lay the "
                 "benchmark out again by its own script."
             ) from error
-        paths = [_photo(folder, name) for name in (*names, truth)]
+        paths = map(file, (*photos, truth))
+        *data, true = (path.read_bytes() if path else None for path in paths)
         name = Path(truth).with_suffix("").as_posix().replace("/", "_")
-        if len(names) != 1 or None in paths:
-            yield None
-        else:
-            photo, true = (path.read_bytes() for path in paths if path is not None)
-            yield Case(name, name, prompt, (photo,), true)
-
-
-def _photo(folder: Path, name: str) -> Path | None:
-    """None for one that is not there, or lies outside of the benchmark."""
-    paths = ((folder / place / name).resolve() for place in PHOTOS)
-    inside = (path for path in paths if path.is_relative_to(folder.resolve()))
-    return next((path for path in inside if path.is_file()), None)
+        about = file(Path(truth).with_suffix(".json").as_posix())
+        boxes = _json(about, dict).get(BOXES) if about and len(data) > 1 else None
+        yield _case(name, prompt, data, true, boxes)
 
 
 def _in_folder(folder: Path) -> Case | None:
-    prompt = _json(folder / "meta.json", dict).get("prompt")
+    about = _json(folder / "meta.json", dict)
     photos, truth = pictures_in(folder, "ref_*"), pictures_in(folder, "ori")
-    if not isinstance(prompt, str) or len(photos) != 1 or len(truth) != 1:
+    if not isinstance(about.get("prompt"), str) or len(truth) != 1:
         return None
-    name = folder.name
-    return Case(name, name, prompt, (photos[0].read_bytes(),), truth[0].read_bytes())
+    data = [path.read_bytes() for path in photos]
+    return _case(folder.name, about["prompt"], data, truth[0].read_bytes(), about.get(BOXES))
 
 
 def _json(path: Path, kind: type):
@@ -164,4 +196,14 @@ def add_photos(cases: list[Case], folder: Path) -> list[Case]:
             f"{folder} has three photographs for none of the {len(cases)} cases; give a folder "
             f"per case, such as {cases[0].name}, with photographs of that person."
         )
+    return found
+
+
+def subsets_of(cases: list[Case], most: int) -> dict[Subset, list[Case]]:
+    """As the paper tells of them; those of more than `most` people are left out."""
+    found = {}
+    for people in SUBSETS:
+        people = tuple(number for number in people if number <= most)
+        if own := [case for case in cases if case.people in people]:
+            found[Subset(people)] = own
     return found

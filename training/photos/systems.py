@@ -1,4 +1,4 @@
-"""FlashFace and the other systems on files as they are published, one prompt and person at a time.
+"""FlashFace and the other systems on files as they are published, one prompt at a time.
 
 Each is sampled as its authors do where they say how (docs/SYSTEMS.md), and as FlashFace otherwise.
 """
@@ -21,7 +21,7 @@ from flashface_core.comfy_adapter.flashface.load import load_flashface
 from flashface_core.errors import FlashFaceError
 from flashface_core.face2diffusion.word import PLACEHOLDER
 from flashface_core.faces.face import Detector
-from flashface_core.people.identity import Identity
+from flashface_core.people.identity import Identity, IdentityGroup
 from flashface_core.weights_file import read_state_dict
 from training.clip import ClipText
 from training.sampling import Conditioned, Settings
@@ -32,7 +32,8 @@ from .evaluation import OFFICIAL
 
 SD15_SIZE = 512
 FIRST = ("ori_encoder.0.weight", "encoder.0.weight")  # of FlashFace's checkpoints alone
-Condition = Callable[[Identity, Case], Conditioned]
+Who = Identity | IdentityGroup
+Condition = Callable[[Who, Case], Conditioned]
 
 
 class Shared(NamedTuple):
@@ -48,7 +49,8 @@ class Shared(NamedTuple):
 
 
 class System(NamedTuple):
-    """condition: what the sampler is given for a person and a case. size: of the pictures."""
+    """condition: what the sampler is given for one or several people and a case. size: of the
+    pictures."""
 
     condition: Condition
     settings: Settings
@@ -67,7 +69,7 @@ def _flashface(shared: Shared, weights: list[Path]) -> System:
     model, net = load_flashface(shared.checkpoint)
     negative = shared.told("")
 
-    def condition(identity: Identity, case: Case) -> Conditioned:
+    def condition(identity: Who, case: Case) -> Conditioned:
         features = net.encode(identity, shared.vae, negative)
         applied = apply_features(model, features, OFFICIAL.guidance)
         return Conditioned(applied, shared.told(case.plain_prompt), negative)
@@ -79,7 +81,7 @@ def _nobody(shared: Shared, weights: list[Path]) -> System:
     model, size = load_unet(shared.checkpoint)
     negative = shared.told("")
 
-    def condition(identity: Identity, case: Case) -> Conditioned:
+    def condition(identity: Who, case: Case) -> Conditioned:
         return Conditioned(model, shared.told(case.plain_prompt), negative)
 
     return System(condition, OFFICIAL, size)
@@ -90,7 +92,7 @@ def _face2diffusion(shared: Shared, weights: list[Path]) -> System:
     words = load_face2diffusion(*weights)
     negative = shared.told("")
 
-    def condition(identity: Identity, case: Case) -> Conditioned:
+    def condition(identity: Who, case: Case) -> Conditioned:
         prompt = case.prompt_with(PLACEHOLDER)
         told = encode_text(shared.text.clip, words, identity, prompt, PLACEHOLDER)
         return Conditioned(model, told, negative)
@@ -105,7 +107,7 @@ def _facestudio(shared: Shared, weights: list[Path]) -> System:
     studio = load_facestudio(weights[0])
     model = apply_facestudio(unet, studio)
 
-    def condition(identity: Identity, case: Case) -> Conditioned:
+    def condition(identity: Who, case: Case) -> Conditioned:
         told = shared.told(case.plain_prompt)
         made = studio.encode(identity, alpha=0.0, text=told, detector=shared.detector)
         return Conditioned(model, *made)
@@ -120,7 +122,7 @@ def _face_fusion(shared: Shared, weights: list[Path]) -> System:
     fusion = load_face_fusion(weights[0]) if weights else FaceFusion()
     negative = shared.told("")
 
-    def condition(identity: Identity, case: Case) -> Conditioned:
+    def condition(identity: Who, case: Case) -> Conditioned:
         photos = collect_photos(fusion, identity, shared.vae, negative)
         return Conditioned(apply_fusion(model, photos), shared.told(case.plain_prompt), negative)
 
