@@ -13,28 +13,21 @@ Parts = tuple[torch.Tensor, torch.Tensor]
 
 
 def in_main_memory(pairs: Mapping[Site, Parts]) -> list[KeysValues]:
-    """keys and values (N, L, C) per site: an entry (1, L, C) for each of the N photos.
-
-    Page-locked where core page-locks weights, so that the device reads them while the host goes on.
-    """
-    is_locked = any(
-        part.device.type == "cuda" and core_locks_pages()
-        for parts in pairs.values()
-        for part in parts
-    )
-    moved = {
-        site: [[own_copy(row, is_locked) for row in part.to(STORAGE).split(1)] for part in parts]
-        for site, parts in pairs.items()
-    }
+    """keys and values (N, L, C) per site: an entry (1, L, C) for each of the N photos."""
+    moved = {site: (_rows(keys), _rows(values)) for site, (keys, values) in pairs.items()}
     count = len(next(iter(moved.values()))[0])
     return [
         {site: (keys[i], values[i]) for site, (keys, values) in moved.items()} for i in range(count)
     ]
 
 
-def core_locks_pages() -> bool:
-    """Not with --disable-pinned-memory, nor on devices for which core does not."""
-    return getattr(comfy.model_management, "MAX_PINNED_MEMORY", 0) > 0
+def _rows(part: torch.Tensor) -> list[torch.Tensor]:
+    """Page-locked where core page-locks weights, so the device reads them while the host goes on;
+    core does so neither with --disable-pinned-memory nor for every device."""
+    is_locked = (
+        part.device.type == "cuda" and getattr(comfy.model_management, "MAX_PINNED_MEMORY", 0) > 0
+    )
+    return [own_copy(row, is_locked) for row in part.to(STORAGE).split(1)]
 
 
 def own_copy(row: torch.Tensor, is_locked: bool) -> torch.Tensor:
