@@ -117,7 +117,7 @@ class Server:
         try:
             await self._upload(job.uploads)
             body = {"prompt": job.graph, "client_id": self._client, "prompt_id": prompt}
-            await self._post("/prompt", body)
+            await self._put_in(body)
             self._moved = time.monotonic()
             entry = await self._finished(prompt, asked)
             done = True
@@ -136,6 +136,17 @@ class Server:
             self._moved = time.monotonic()
             if not done:
                 self._abandoned.append(prompt)
+
+    async def _put_in(self, body: dict[str, Any]) -> None:
+        """A prompt on its way cannot be called back. So who is cancelled meanwhile waits until the
+        server has it, where `clean` finds it."""
+        posting = asyncio.create_task(self._post("/prompt", body))
+        try:
+            await asyncio.shield(posting)
+        except asyncio.CancelledError:
+            with contextlib.suppress(Lost, RowError):
+                await posting
+            raise
 
     async def clean(self) -> None:
         """Take prompts that nobody waits for any more out of the queue."""

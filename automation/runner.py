@@ -71,12 +71,22 @@ class Runner:
         for server in self._servers:
             with contextlib.suppress(Lost, RowError):
                 await server.forget_ours()
-        slots = [self._slot(one) for one in self._servers for _ in range(self._settings.queued)]
+        slots = [
+            asyncio.create_task(self._slot(one))
+            for one in self._servers
+            for _ in range(self._settings.queued)
+        ]
         everything = asyncio.gather(*slots)
         _on_terminate(everything.cancel)
         try:
             await everything
+        except Exception:
+            for slot in slots:
+                slot.cancel()
+            raise
         finally:
+            # `everything` ends with the first slot that is cancelled; others still put prompts in.
+            await asyncio.wait(slots)
             for server in self._servers:
                 if server.name not in self._gone:
                     with contextlib.suppress(Lost, RowError):

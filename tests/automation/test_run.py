@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 
 import pyarrow.parquet
 import pytest
@@ -222,6 +223,28 @@ def test_a_server_that_cannot_be_interrupted_is_lost_to_its_other_rows(
     assert "5 of 6 pictures are there." in told
     assert "it cannot be interrupted, and has ended nothing for 6 seconds" in told
     assert [row["tries"] for row in _table(out)] == [1] * 6
+
+
+def test_a_stop_while_a_prompt_is_on_its_way_leaves_none_behind(folder, servers, waits, tmp_path):
+    """Neither that one nor those that the server has."""
+    out, server = tmp_path / "out", servers[0]
+    long = {"Wait.seconds": 60}
+    manifest = rows_of(folder, "stopped.jsonl", {}, long, long, long, long)
+    server.post("/late", {"seconds": 2.0, "skip": 4})
+    process = start(manifest, out, [server], *waits, "--queued", "4")
+    try:
+        until = time.monotonic() + 60
+        while not server.get("/late")["waiting"] and time.monotonic() < until:
+            time.sleep(0.05)
+        assert server.get("/late")["waiting"] == 1, said(out)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130, said(out)
+        time.sleep(3)
+    finally:
+        process.kill()
+        server.post("/late", {"seconds": 0.0})
+    assert server.get("/late")["waiting"] == 0
+    assert server.get("/queue") == {"queue_running": [], "queue_pending": []}
 
 
 def _table(out):

@@ -32,13 +32,16 @@ PROMPTS = tuple(
 ROWS = PEOPLE * len(PROMPTS) * len(SEEDS)
 SMALL = {"KSampler.steps": STEPS, "Picture size.width": SIDE, "Picture size.height": SIDE}
 
-# A custom node pack that counts what goes through the ReferenceNet: a photo at a step is one.
+# A custom node pack that counts what goes through the ReferenceNet (a photo at a step is one), and
+# lets prompts, but for the first ones, stay on their way for as long as POST /late says.
 COUNTER = """
+import asyncio
 import sys
 from aiohttp import web
 from server import PromptServer
 
 seen = {"passes": 0, "prompts": 0}
+late = {"seconds": 0.0, "skip": 0, "waiting": 0}
 
 def watch(data):
     seen["prompts"] += 1
@@ -57,6 +60,30 @@ async def tell(request):
     return web.json_response(seen)
 
 PromptServer.instance.add_on_prompt_handler(watch)
+
+@PromptServer.instance.routes.post("/late")
+async def set_late(request):
+    late.update(await request.json())
+    return web.json_response({})
+
+@PromptServer.instance.routes.get("/late")
+async def tell_late(request):
+    return web.json_response(late)
+
+@web.middleware
+async def on_the_way(request, handler):
+    if request.method != "POST" or request.path != "/prompt" or not late["seconds"]:
+        return await handler(request)
+    if late["skip"]:
+        late["skip"] -= 1
+    else:
+        await request.read()
+        late["waiting"] += 1
+        await asyncio.sleep(late["seconds"])
+        late["waiting"] -= 1
+    return await handler(request)
+
+PromptServer.instance.app.middlewares.append(on_the_way)
 
 class Wait:
     CATEGORY, FUNCTION, RETURN_TYPES = "test", "wait", ("IMAGE",)
