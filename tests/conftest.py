@@ -32,6 +32,7 @@ def _start_comfyui() -> None:
     import comfy.model_management  # noqa: F401  (reads the arguments)
 
     sys.argv = argv
+    _enable_dynamic_vram()
 
 
 def _start_dynamic_vram() -> None:
@@ -43,6 +44,23 @@ def _start_dynamic_vram() -> None:
         import comfy_aimdo.control  # pyright: ignore[reportMissingImports]
 
         comfy_aimdo.control.init()
+
+
+def _enable_dynamic_vram() -> None:
+    """What newer cores' main.py does next where there is an NVIDIA GPU."""
+    import comfy.model_management as management
+    import comfy.model_patcher as patchers
+
+    dynamic = getattr(patchers, "ModelPatcherDynamic", None)
+    if dynamic is None or not management.is_nvidia():
+        return
+    import comfy.memory_management as memory  # pyright: ignore[reportMissingImports]
+    import comfy_aimdo.control  # pyright: ignore[reportMissingImports]
+
+    devices = [device.index for device in management.get_all_torch_devices()]
+    if comfy_aimdo.control.init_devices(devices):
+        patchers.CoreModelPatcher = dynamic
+        memory.aimdo_enabled = True
 
 
 def _load_pack() -> None:

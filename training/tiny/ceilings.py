@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from accelerate import PartialState
 from torch import Tensor, nn
 
 from flashface_core.comfy_adapter.face_fusion.photos import load_face_fusion
@@ -50,7 +51,7 @@ def measure(
 
 
 def learned_words(evaluation: ToyEvaluation, folder: Path, steps: int, work: Path) -> System:
-    text = ToyText()
+    text = text_to_train()
     networks = Words(read_models(folder), text, evaluation.people)
     people = people_to_learn(evaluation, folder, DRAWINGS)
     fit(networks, people, text, steps, work, 2e-2, max_gradient_norm=1.0)
@@ -67,7 +68,7 @@ def known_names(evaluation: ToyEvaluation, folder: Path, steps: int, work: Path)
 def fusion_on_the_same(evaluation: ToyEvaluation, folder: Path, steps: int, work: Path) -> System:
     networks = FaceFusionNetworks(read_models(folder))
     people = people_to_learn(evaluation, folder, DRAWINGS)
-    fit(networks, people, ToyText(), steps, work, TRAIN[FACE_FUSION].learning_rate)
+    fit(networks, people, text_to_train(), steps, work, TRAIN[FACE_FUSION].learning_rate)
     path = work / WEIGHTS[FACE_FUSION]
     networks.save(path)
     return System(Systems(evaluation, folder).fusion(load_face_fusion(path)), 0)
@@ -83,7 +84,7 @@ def told_attributes(evaluation: ToyEvaluation, folder: Path, steps: int, work: P
     people.seen |= {FACE: faces[people.seen[WHO][:, 0].long()], STYLE: styles, WHOLE: styles}
     networks = FaceStudioNetworks(start, styles.shape[1], faces.shape[1])
     usual = TRAIN[FACESTUDIO]
-    fit(networks, people, ToyText(), steps, work, usual.learning_rate, train=usual.train)
+    fit(networks, people, text_to_train(), steps, work, usual.learning_rate, train=usual.train)
     trained = dataclasses.replace(start, target=networks.unet.state_dict())
     model, _ = build_flashface(trained, "fp32")
     negative = [[networks.linear.branch(None, None).detach(), {}]]
@@ -165,7 +166,7 @@ def fit(
     rate: float,
     **changes,
 ) -> None:
-    """The averaged weights stay in the networks."""
+    """The averaged weights stay in the networks, on the CPU."""
     changes = {"train": networks.parts, **changes}
     recipe = dataclasses.replace(
         COMMON, steps=steps, learning_rate=rate, save_every=steps, **changes
@@ -173,6 +174,11 @@ def fit(
     trainer = Trainer(networks, people, text, recipe, work)
     trainer.run()
     trainer.ema.exchange(networks)
+    networks.cpu()
+
+
+def text_to_train() -> ToyText:
+    return ToyText(str(PartialState().device))
 
 
 def told_words(evaluation: ToyEvaluation, word_of: Callable[[int], Tensor]) -> System:

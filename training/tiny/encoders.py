@@ -172,8 +172,8 @@ def smaller(pictures: Tensor) -> Tensor:
 def without_faces(pictures: Tensor, boxes: Tensor) -> Tensor:
     """The boxes (B, 4) of pictures (B, 3, H, W) painted out, as FaceStudioEncode does it."""
     height, width = pictures.shape[-2:]
-    x = (torch.arange(width) + 0.5) / width
-    y = (torch.arange(height) + 0.5) / height
+    x = (torch.arange(width, device=boxes.device) + 0.5) / width
+    y = (torch.arange(height, device=boxes.device) + 0.5) / height
     x1, y1, x2, y2 = (boxes[:, n, None] for n in range(4))
     inside = ((y >= y1) & (y < y2))[:, None, :, None] & ((x >= x1) & (x < x2))[:, None, None, :]
     return torch.where(inside, pictures.new_tensor(FACELESS)[:, None, None], pictures)

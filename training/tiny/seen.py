@@ -21,15 +21,25 @@ from .encoders import without_faces
 
 @torch.no_grad()
 def see_people(
-    which: Tensor, seed: int, split: str, identity: MSID, expression: MSID, style: StyleEncoder
+    which: Tensor,
+    seed: int,
+    split: str,
+    identity: MSID,
+    expression: MSID,
+    style: StyleEncoder,
+    device="cpu",
 ) -> dict[str, Tensor]:
-    """which: indexes of person and scene (N, 2), as encode_people gives them. By name (N, W)."""
+    """which: indexes of person and scene (N, 2), as encode_people gives them. By name (N, W).
+
+    device: where the encoders are, and the pictures are drawn.
+    """
     seen: dict[str, list[Tensor]] = {}
     for part in tqdm(which.split(BATCH), desc="Looking", unit="batch"):
         known = part[:, 0].unique()
         people = People.draw_from(seed, split, known.tolist())
-        people = people[torch.searchsorted(known, part[:, 0].contiguous())]
-        pictures, boxes = draw(people, Scenes.draw_from(seed, split, part[:, 1].tolist()))
+        people = people[torch.searchsorted(known, part[:, 0].contiguous())].to(device)
+        scenes = Scenes.draw_from(seed, split, part[:, 1].tolist()).to(device)
+        pictures, boxes = draw(people, scenes)
         crops = face_crop(pictures, boxes, CROP) * 2 - 1
         faceless = without_faces(pictures, boxes)
         vector = identity(crops)
@@ -40,5 +50,5 @@ def see_people(
             STYLE: style_embedding(style, faceless.movedim(1, -1)),
             WHOLE: style_embedding(style, pictures.movedim(1, -1)),
         }.items():
-            seen.setdefault(name, []).append(value.half())
+            seen.setdefault(name, []).append(value.half().cpu())
     return {name: torch.cat(values) for name, values in seen.items()}

@@ -102,17 +102,18 @@ def make_encoders(recipe: SystemRecipe, work: Path) -> None:
 
 def draw_people(recipe: SystemRecipe, models: Path, work: Path, is_seen: bool) -> PeopleInMemory:
     """Latents, and with is_seen what the encoders see."""
+    device = str(PartialState().device)
     if PartialState().is_main_process:
         if not (work / PEOPLE).exists():
-            autoencoder = load_autoencoder(models / VAE)
-            given = (recipe.seed, "train", 0, recipe.people, recipe.scenes)
+            autoencoder = load_autoencoder(models / VAE, device)
+            given = (recipe.seed, "train", 0, recipe.people, recipe.scenes, device)
             _save(encode_people(autoencoder, *given), work / PEOPLE)
         if is_seen and not (work / SEEN).exists():
             which = load_file(work / PEOPLE)["which"]
             identity, expression = load_encoders(work / FACES)
             assert expression is not None
-            style = load_style(work / STYLES)
-            _save(see_people(which, recipe.seed, "train", identity, expression, style), work / SEEN)
+            seers = [it.to(device) for it in (identity, expression, load_style(work / STYLES))]
+            _save(see_people(which, recipe.seed, "train", *seers, device), work / SEEN)
     PartialState().wait_for_everyone()
     people = join_people(recipe.seed, "train", [load_file(work / PEOPLE)])
     if is_seen:
