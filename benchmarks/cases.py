@@ -147,7 +147,7 @@ class Bench:
         guider = comfy.samplers.CFGGuider(model)
         guider.set_conds(self.positive, self.negative)
         guider.set_cfg(7.5)
-        sigma = model.get_model_object("model_sampling").sigmas[timestep]
+        sigma = model.get_model_object("model_sampling").sigmas[timestep].cpu()
         x = _random((1, 4, *size), 3) * (1 + sigma**2) ** 0.5
         seconds = []
 
