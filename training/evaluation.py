@@ -138,12 +138,3 @@ class Evaluation:
                 told = ", ".join(f"{kind} {rows[name][-1][kind]:.3f}" for kind in self.compared)
                 log.info("%s %g: %s", name, value, told)
         return rows
-
-
-def means(identity: float, text: float) -> Measures:
-    """Harmonic and geometric mean of how well identity and text were kept; 0 for cosines below."""
-    identity, text = max(identity, 0.0), max(text, 0.0)
-    return {
-        "harmonic_mean": 2 * identity * text / max(identity + text, 1e-9),
-        "geometric_mean": (identity * text) ** 0.5,
-    }

@@ -57,3 +57,12 @@ def bootstrap_interval(
     means = sums[drawn].sum(1) / counts[drawn].sum(1)
     low, high = means.quantile(torch.tensor([(1 - level) / 2, (1 + level) / 2]).double()).tolist()
     return low, high
+
+
+def means(identity: float, text: float) -> dict[str, float]:
+    """Harmonic and geometric mean of how well identity and text were kept; 0 for cosines below."""
+    identity, text = max(identity, 0.0), max(text, 0.0)
+    return {
+        "harmonic_mean": 2 * identity * text / max(identity + text, 1e-9),
+        "geometric_mean": (identity * text) ** 0.5,
+    }

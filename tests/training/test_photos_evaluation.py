@@ -30,7 +30,7 @@ from flashface_core.faces.detect import MtcnnDetector
 from flashface_core.tiny_text import clip_state_dict
 from training import evaluate, evaluation
 from training.clip import load_clip_score, load_text_encoder
-from training.evaluation import means
+from training.identity_measures import means
 from training.photos.evaluation import (
     OFFICIAL,
     PROMPTS,

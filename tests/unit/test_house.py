@@ -44,6 +44,18 @@ def test_everything_outside_the_adapter_runs_without_comfyui():
     assert done.returncode == 0, done.stderr
 
 
+def test_commands_of_the_training_can_be_imported_before_they_find_comfyui():
+    files = [*(ROOT / "training").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
+    commands = [file for file in files if 'if __name__ == "__main__"' in file.read_text()]
+    names = [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in commands]
+    assert "training.tiny.compare" in names
+    code = "import importlib, sys; sys.modules['comfy'] = None\n"
+    code += "for name in sys.argv[1:]: importlib.import_module(name)"
+    command = [sys.executable, "-c", code, *names]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_nothing_imports_against_the_way_of_the_data():
     """In a folder all modules stand where the folder stands."""
     seen = set()

@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from training.evaluation import means
-from training.identity_measures import bootstrap_interval
+from training.identity_measures import bootstrap_interval, means
 
 from .benchmark import Score
 from .cases import Subset

@@ -16,7 +16,8 @@ from flashface_core.faces.detect import load_detector
 from flashface_core.faces.face import Detector
 from flashface_core.people.identity import FaceReference, Identity
 from training.clip import load_clip_score, load_text_encoder
-from training.evaluation import Evaluation, Measures, means
+from training.evaluation import Evaluation, Measures
+from training.identity_measures import means
 from training.sampling import Models, Settings
 
 from .encode import load_vae

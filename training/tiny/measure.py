@@ -9,8 +9,7 @@ from torch import Tensor
 from toy_world.draw import CROP, draw, face_crop
 from toy_world.people import People
 from toy_world.scenes import Scenes, captions
-from training.evaluation import means
-from training.identity_measures import bootstrap_interval, copy_paste
+from training.identity_measures import bootstrap_interval, copy_paste, means
 
 from .probes import Probes, overlap, true_values
 
