@@ -30,7 +30,10 @@ def _start_comfyui() -> None:
     _start_dynamic_vram()
     comfy.options.enable_args_parsing()
     import comfy.model_management  # noqa: F401  (reads the arguments)
+    import torch
 
+    # What is written out in tests is compared to the last digits, which TF32 does not have.
+    torch.backends.cudnn.allow_tf32 = False
     sys.argv = argv
     _enable_dynamic_vram()
 

@@ -81,7 +81,8 @@ def projections(fusion):
     def project(site, hidden):
         if fusion.state is None:
             attn1 = blocks[site].attn1
-            return attn1.to_k(hidden), attn1.to_v(hidden)
+            hidden = hidden.to(attn1.to_k.weight.device)
+            return attn1.to_k(hidden).cpu(), attn1.to_v(hidden).cpu()
         return tuple(hidden @ fusion.state[weight_name(site, part)].T for part in "kv")
 
     return project

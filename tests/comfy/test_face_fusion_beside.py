@@ -157,7 +157,7 @@ def test_a_lora_of_one_prompt_alone_is_not_on_the_photos(fusion, monkeypatch):
     real, plain, on_photos = from_model.feature_maps, query.weight.clone(), []
 
     def watched(*arguments):
-        on_photos.append(not torch.equal(query.weight, plain))
+        on_photos.append(not torch.equal(query.weight.cpu(), plain))
         return real(*arguments)
 
     monkeypatch.setattr(from_model, "feature_maps", watched)

@@ -106,7 +106,7 @@ def test_a_lora_of_one_prompt_alone_is_not_on_the_photos(own, monkeypatch):
     on_photos, on_rows = [], []
 
     def is_on():
-        return not torch.equal(query.weight, plain)
+        return not torch.equal(query.weight.cpu(), plain)
 
     def watched(*arguments):
         on_photos.append(is_on())

@@ -21,6 +21,7 @@ from support.harness import (
     looks_on,
     observe,
     relative_error,
+    sigma_of,
 )
 from support.sampling import classic, empty_latent, face_step, guided, ksampler, noise
 
@@ -53,7 +54,7 @@ ON_THE_NETWORK = {"deep shrink", "v-prediction", "zero terminal SNR"}
 def test_a_node_of_core_acts_as_ever_and_the_face_is_added(flashface, name):
     node, features = NODES[name], flashface.features(place=PLACE)
     model = apply_features(node(flashface.model), features, GUIDANCE)
-    x = noise(7, 2) * model.get_model_object("model_sampling").sigmas[LATE]
+    x = noise(7, 2) * sigma_of(model, LATE)
     if name in ON_THE_NETWORK:
         graph, patch = replace(flashface, model=node(flashface.model)), None
     else:
@@ -71,7 +72,7 @@ def test_a_lora_hook_on_one_prompt_alone(flashface):
     hooks = comfy.hooks.create_hook_lora(lora_state(flashface.model, ""), 0.5, 0.0)
     positive = comfy.hooks.set_hooks_for_conditioning(flashface.positive, hooks)
     graph, features = replace(flashface, positive=positive), flashface.features()
-    x = noise(7, 2) * flashface.model.get_model_object("model_sampling").sigmas[LATE]
+    x = noise(7, 2) * sigma_of(flashface.model, LATE)
     expected = face_step(graph, classic, features, GUIDANCE, x, LATE)
     model = apply_features(flashface.model, features, GUIDANCE)
     got = guided(classic(model, positive, flashface.negative), x, LATE)
@@ -153,7 +154,7 @@ def test_context_windows_over_a_picture(flashface, dim, place):
     node, features = windows(dim), flashface.features(place=place)
     graph = replace(flashface, model=node(flashface.model))
     model = node(apply_features(flashface.model, features, GUIDANCE))
-    x = noise(7, 1, 20, 20) * model.get_model_object("model_sampling").sigmas[LATE]
+    x = noise(7, 1, 20, 20) * sigma_of(model, LATE)
     expected = face_step(graph, classic, features, GUIDANCE, x, LATE)
     got = guided(classic(model, flashface.positive, flashface.negative), x, LATE)
     assert relative_error(got, expected) <= EQUAL

@@ -5,7 +5,15 @@ import torch
 from flashface_pack.flashface_core.errors import FlashFaceError
 from flashface_pack.nodes.features import FlashFaceEncode
 from flashface_pack.nodes.guidance import FlashFaceGuidance
-from support.harness import Guidance, Place, apply_features, make_features, observe, relative_error
+from support.harness import (
+    Guidance,
+    Place,
+    apply_features,
+    make_features,
+    observe,
+    relative_error,
+    sigma_of,
+)
 from support.models import random_vae
 from support.photos import identity, photos
 from support.sampling import (
@@ -181,7 +189,7 @@ def test_a_noise_level_between_two_timesteps_is_read_as_the_nearer_one(flashface
     guidance = Guidance(feature_strength=0, early_strength=0, guidance_rescale=0)
     model = apply_features(flashface.model, flashface.features(), guidance)
     prompts = flashface.positive, flashface.negative
-    level = model.get_model_object("model_sampling").sigmas[LATE]
+    level = sigma_of(model, LATE)
     x, off = noise(7) * 5, 1.001
     got = guided(classic(model, *prompts), x, LATE, off_by=off)
     as_seen = x * ((level**2 + 1) / ((level * off) ** 2 + 1)) ** 0.5

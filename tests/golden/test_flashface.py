@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import comfy.model_management
 import comfy.samplers
 import pytest
 import torch
@@ -22,6 +23,7 @@ from support.harness import (
     observe,
     one_step,
     relative_error,
+    sigma_of,
 )
 
 FEATURES, RAW, GUIDED, STEP = 2e-4, 2e-4, 5e-4, 1e-3
@@ -116,7 +118,7 @@ def check_guidance(model, features, data, index, setting, record):
     rows = seen.rows()
     raw = torch.cat([rows[i] for i in (2, 0, 1) if i in rows])
     record("raw", relative_error(raw, data[f"guid{index}.raw"]), RAW)
-    sigma = model.get_model_object("model_sampling").sigmas[t]
+    sigma = sigma_of(model, t)
     eps = (x * (1 + sigma**2) ** 0.5 - x0) / sigma
     record("guided", relative_error(eps, data[f"guid{index}.eps"]), GUIDED)
     record("guided", relative_error(x0, data[f"guid{index}.x0"]), GUIDED)
@@ -169,7 +171,7 @@ def blocks(golden, config, networks, record):
         y, references, *_ = got.pop("ra_arguments")
         with torch.inference_mode():
             got["ra_self_only"] = attention(y)
-            got["ra_with_ref"] = attention(y, references, torch.ones(len(y), 1, 1))
+            got["ra_with_ref"] = attention(y, references, y.new_ones(len(y), 1, 1))
         order = [seen.branches[-1].index(i) for i in (2, 0, 1)]  # official: y_ref, y, u
         for what, tensor in got.items():
             key = f"block.{name}.t301.nd3.lam1.2.{what}"
@@ -236,9 +238,12 @@ def plain(golden, config, networks, record):
     data = golden.tensors()
     outputs = {key: value for key, value in data.items() if key.startswith("out.t")}
     assert outputs
+    comfy.model_management.load_models_gpu([model])
+    device = comfy.model_management.get_torch_device()
     for key, expected in outputs.items():
         t = torch.tensor([float(key.removeprefix("out.t"))])
-        got = model.model.diffusion_model(data["in.x"], t, context=data["in.ctx"])
+        inputs = [tensor.to(device) for tensor in (data["in.x"], t, data["in.ctx"])]
+        got = model.model.diffusion_model(*inputs)
         record("raw", relative_error(got, expected), RAW)
 
 

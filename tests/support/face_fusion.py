@@ -16,7 +16,7 @@ from flashface_pack.flashface_core.faces.crop import pad_to_square
 from flashface_pack.nodes.face_fusion import FaceFusionApply, FaceFusionEncode
 from safetensors.torch import save_file
 
-from support.harness import observe
+from support.harness import observe, sigma_of
 from support.models import random_vae
 from support.photos import identity
 from support.sampling import classic, guided, ksampler, noise, noisy
@@ -105,14 +105,14 @@ def hidden_states(fusion: Fusion, images, current: bool, model=None) -> list[dic
     """norm2 of every block for each photo, (L, C), and which tokens show it, bool (L,)."""
     model = model or fusion.model
     comfy.model_management.load_models_gpu([model])
-    unet, results = model.model.diffusion_model, []
+    device, unet, results = model.load_device, model.model.diffusion_model, []
     for reference in identity(images).references:
         square = pad_to_square(reference.crop, fusion.size)[None] / 255
         latent = fusion.vae.encode(square)
         latent = model.get_model_object("latent_format").process_in(latent).float()
         x, step = latent, 0.0
         if current:
-            sigma, step = model.get_model_object("model_sampling").sigmas[STEP], float(STEP)
+            sigma, step = sigma_of(model, STEP), float(STEP)
             seeded = type("Photo", (), {"content": reference.content, "latent": latent})
             x = (latent + sigma * noise_of(seeded)) / (1 + sigma**2) ** 0.5
         y = None
@@ -126,10 +126,10 @@ def hidden_states(fusion: Fusion, images, current: bool, model=None) -> list[dic
         # The MODEL's reference attention is on the photo itself.
         options = model.model_options["transformer_options"].get("patches", {})
         unet(
-            x,
-            torch.tensor([step]),
-            fusion.negative[0][0],
-            y,
+            x.to(device),
+            torch.tensor([step], device=device),
+            fusion.negative[0][0].to(device),
+            None if y is None else y.to(device),
             transformer_options={"patches": options},
         )
         for hook in hooks:
@@ -139,7 +139,7 @@ def hidden_states(fusion: Fusion, images, current: bool, model=None) -> list[dic
 
 
 def _keep(maps: dict, site):
-    return lambda _module, _inputs, output: maps.__setitem__(site, output[0])
+    return lambda _module, _inputs, output: maps.__setitem__(site, output[0].cpu())
 
 
 def _shown(reference, tokens: int) -> torch.Tensor:
@@ -171,12 +171,14 @@ def written_out(fusion: Fusion, seen: list[dict], logs: list[float], project):
 
         def joint(q, k, v, extra_options):
             heads, text = extra_options["n_heads"], k.shape[1]
-            k = torch.cat([k, torch.cat(keys).expand(len(k), -1, -1)], 1)
-            v = torch.cat([v, torch.cat(values).expand(len(v), -1, -1)], 1)
-            q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2).double() for t in (q, k, v))
+            device = q.device
+            q, k, v = (t.cpu().double() for t in (q, k, v))
+            k = torch.cat([k, torch.cat(keys).double().expand(len(k), -1, -1)], 1)
+            v = torch.cat([v, torch.cat(values).double().expand(len(v), -1, -1)], 1)
+            q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
             logits = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
             logits = logits + torch.cat([torch.zeros(text), *bias])
-            return (logits.softmax(-1) @ v).transpose(1, 2).flatten(2).float()
+            return (logits.softmax(-1) @ v).transpose(1, 2).flatten(2).to(device, torch.float32)
 
         return joint
 

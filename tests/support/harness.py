@@ -60,12 +60,12 @@ def observe(model) -> tuple[object, Seen]:
 
     def steps(executor, *args, **kwargs):
         result = executor(*args, **kwargs)
-        seen.denoised.append(result.clone())
+        seen.denoised.append(result.to("cpu", copy=True))
         return result
 
     def calls(executor, x, timesteps, context, y, control, transformer_options, **kwargs):
         result = executor(x, timesteps, context, y, control, transformer_options, **kwargs)
-        seen.eps.append(result.float().clone())
+        seen.eps.append(result.to("cpu", torch.float32, copy=True))
         seen.branches.append(list(transformer_options["cond_or_uncond"]))
         return result
 
@@ -74,17 +74,22 @@ def observe(model) -> tuple[object, Seen]:
     return model, seen
 
 
+def sigma_of(model, timestep: int) -> torch.Tensor:
+    """The noise level of a timestep, on the CPU: where tests make their noise."""
+    return model.get_model_object("model_sampling").sigmas[timestep].cpu()
+
+
 @torch.inference_mode()
 def one_step(model, x, timestep: int, positive, negative, cfg: float) -> torch.Tensor:
     """The guided clean prediction for a network input x (variance preserving) at a timestep."""
     guider = comfy.samplers.CFGGuider(model)
     guider.set_conds(positive, negative)
     guider.set_cfg(cfg)
-    sigma = model.get_model_object("model_sampling").sigmas[timestep]
+    sigma = sigma_of(model, timestep)
     result = {}
 
     def sample(wrapped, noise, sigmas, extra_args=None, callback=None, disable=None):
-        noisy = x.to(noise.device) * (1 + sigma**2) ** 0.5
+        noisy = (x * (1 + sigma**2) ** 0.5).to(noise.device)
         batch_sigma = sigma.expand(len(x)).to(noise.device)
         # Past KSAMPLER's inpainting layer, straight to the guider.
         options = {key: extra_args[key] for key in ("model_options", "seed")}
@@ -94,12 +99,12 @@ def one_step(model, x, timestep: int, positive, negative, cfg: float) -> torch.T
     guider.sample(
         torch.zeros_like(x), torch.zeros_like(x), comfy.samplers.KSAMPLER(sample), sigma.view(1)
     )
-    return result["x0"]
+    return result["x0"].cpu()
 
 
 def relative_error(got: torch.Tensor, expected: torch.Tensor) -> float:
     """Relative L2."""
-    got, expected = got.double(), expected.double()
+    got, expected = got.cpu().double(), expected.cpu().double()
     return float((got - expected).norm() / expected.norm())
 
 

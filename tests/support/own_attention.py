@@ -95,8 +95,9 @@ def what_the_network_sees(own: Own, model, count: int) -> dict:
     for site, block in later_blocks(model).items():
         keep = lambda _m, _i, output, site=site: maps.__setitem__(site, output)  # noqa: E731
         hooks.append(block.norm1.register_forward_hook(keep))
-    unet, steps = model.model.diffusion_model, torch.full((count,), float(LATE))
-    unet(noise(100, count, 8, 8), steps, context.expand(count, -1, -1), y)
+    device, steps = model.load_device, torch.full((count,), float(LATE))
+    inputs = (noise(100, count, 8, 8), steps, context.expand(count, -1, -1), y)
+    model.model.diffusion_model(*(None if one is None else one.to(device) for one in inputs))
     for hook in hooks:
         hook.remove()
     return {site: y.flatten(0, 1)[None] for site, y in maps.items()}
@@ -109,7 +110,7 @@ def written_out(model, maps: dict, strength: float):
     def longer(n, context, value, extra_options):
         site = (*extra_options["block"], extra_options["block_index"])
         if site in maps:
-            context = value = torch.cat([n, maps[site].expand(len(n), -1, -1)], 1)
+            context = value = torch.cat([n, maps[site].to(n).expand(len(n), -1, -1)], 1)
         return n, context, value
 
     def mixed(q, k, v, extra_options):

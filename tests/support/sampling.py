@@ -8,7 +8,15 @@ from comfy_extras.nodes_custom_sampler import BasicGuider, CFGGuider
 
 import nodes
 
-from .harness import FLASHFACE, Guidance, WrappersMP, apply_features, cond, looks_on
+from .harness import (
+    FLASHFACE,
+    Guidance,
+    WrappersMP,
+    apply_features,
+    cond,
+    looks_on,
+    sigma_of,
+)
 
 CFG = 7.5
 STRENGTH, POSITION, REGION = FLASHFACE.per_row
@@ -55,7 +63,7 @@ def ksampler(
 
 def noisy(model, x: torch.Tensor, timestep: int) -> torch.Tensor:
     """Pure noise at the spread of a timestep."""
-    return x * (1 + model.get_model_object("model_sampling").sigmas[timestep] ** 2) ** 0.5
+    return x * (1 + sigma_of(model, timestep) ** 2) ** 0.5
 
 
 def guided(guider, x: torch.Tensor, timestep: int, off_by: float = 1.0) -> torch.Tensor:
@@ -65,7 +73,7 @@ def guided(guider, x: torch.Tensor, timestep: int, off_by: float = 1.0) -> torch
     Nodes that draw random numbers draw the same ones in every call.
     """
     torch.manual_seed(0)
-    sigma = guider.model_patcher.get_model_object("model_sampling").sigmas[timestep] * off_by
+    sigma = sigma_of(guider.model_patcher, timestep) * off_by
     result = {}
 
     def one_call(wrapped, noise, sigmas, extra_args=None, callback=None, disable=None):
@@ -76,7 +84,7 @@ def guided(guider, x: torch.Tensor, timestep: int, off_by: float = 1.0) -> torch
 
     zeros = torch.zeros_like(x)
     guider.sample(zeros, zeros, comfy.samplers.KSAMPLER(one_call), sigma.view(1))
-    return result["x0"]
+    return result["x0"].cpu()
 
 
 def basic(model, positive):

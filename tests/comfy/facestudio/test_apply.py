@@ -35,7 +35,7 @@ import nodes
 
 def test_the_tensors_of_the_file_are_the_models_and_unpatching_restores_them(tiny, studio):
     before, held = snapshot(tiny[0]), containers(tiny[0])
-    weights = {key: value.clone() for key, value in tiny[0].model.state_dict().items()}
+    weights = {key: value.to("cpu", copy=True) for key, value in tiny[0].model.state_dict().items()}
     model = apply(tiny[0], studio)
     assert differences(before, snapshot(tiny[0])) == []
     predict(model, encode(studio, person(1)))
@@ -45,9 +45,10 @@ def test_the_tensors_of_the_file_are_the_models_and_unpatching_restores_them(tin
         got = state[f"diffusion_model.{key}"]
         assert torch.equal(got.float().cpu(), value.to(got.dtype).float())
     changed = {f"diffusion_model.{key}" for key in studio.unet}
-    assert all(torch.equal(state[key], weights[key]) for key in weights if key not in changed)
+    assert all(torch.equal(state[k].cpu(), weights[k]) for k in weights if k not in changed)
     model.unpatch_model()
-    assert all(torch.equal(model.model.state_dict()[key], weights[key]) for key in weights)
+    state = model.model.state_dict()
+    assert all(torch.equal(state[key].cpu(), weights[key]) for key in weights)
     predict(tiny[0], for_any_model(encode(studio, person(1))))
     assert differences(before, snapshot(tiny[0])) == []
     assert containers(tiny[0]) == held

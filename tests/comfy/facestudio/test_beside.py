@@ -107,7 +107,7 @@ def test_a_lora_adds_to_the_trained_tensors_before_and_after(tiny, studio):
 
 def weight_of(model, key: str) -> torch.Tensor:
     """What core computes with, for a tensor with patches."""
-    weight = model.model.state_dict()[key].clone().float()
+    weight = model.model.state_dict()[key].to("cpu", torch.float32, copy=True)
     return comfy.lora.calculate_weight(model.patches[key], weight, key)
 
 
