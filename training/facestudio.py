@@ -18,9 +18,10 @@ from .publish import write_weights
 LINEAR, TRANSFORMERS, RESIDUALS = "linear", "transformers", "residuals"
 FACE, STYLE, WHOLE = UNIT_FACE, FACELESS_STYLE, "style"
 DROP_STYLE, DROP_FACE = 0.64, 0.1  # as published, independent of each other
-# Where WHOLE was seen: the share of samples that stand for the published mixture's pictures of
-# other things (a part of LAION). Their style is that of the whole picture and their face is zero.
-OTHER_PICTURES = 0.3
+# Where WHOLE was seen: the shares of samples whose style is that of the whole picture, as a text's
+# is. OTHER_PICTURES stand for the published mixture's pictures of other things (a part of LAION)
+# and have no face; WHOLE_PEOPLE, which have, for those in which a detector misses the face.
+OTHER_PICTURES, WHOLE_PEOPLE = 0.15, 0.3
 
 
 class FaceStudioNetworks(OnFrozenUNet):
@@ -53,11 +54,11 @@ class FaceStudioNetworks(OnFrozenUNet):
         return []
 
     def forward(self, batch, noisy, texts):
-        has_face, is_other = _parts(batch)
+        has_face, is_whole = _parts(batch)
         has_style = batch.chances[:, :1] >= DROP_STYLE
         style, face = batch.seen[STYLE] * has_style, batch.seen[FACE] * has_face
         if WHOLE in batch.seen:
-            style = torch.where(is_other, batch.seen[WHOLE], style)
+            style = torch.where(is_whole, batch.seen[WHOLE], style)
         context = self.linear.branch(style, face)
         return self.predict(noisy, batch.timesteps, context), batch.noise
 
@@ -91,10 +92,11 @@ class FaceStudioNetworks(OnFrozenUNet):
 
 
 def _parts(batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which samples have their face, and which stand for pictures of other things, (B, 1) each."""
+    """Which samples have their face, and which the style of the whole picture, (B, 1) each."""
     chance = batch.chances[:, 1:]
     if WHOLE not in batch.seen:
         return chance >= DROP_FACE, torch.zeros_like(chance, dtype=torch.bool)
-    # Beside those without a face; a chance of 1 leaves nothing out.
-    is_other = (chance >= DROP_FACE) & (chance < DROP_FACE + OTHER_PICTURES)
-    return (chance >= DROP_FACE) & ~is_other, is_other
+    # Beside those that have nothing; a chance of 1 leaves nothing out.
+    alone = DROP_FACE + OTHER_PICTURES
+    is_whole = (chance >= DROP_FACE) & (chance < alone + WHOLE_PEOPLE)
+    return chance >= alone, is_whole
