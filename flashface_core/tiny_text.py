@@ -1,12 +1,13 @@
 """The tiny models' frozen text encoder, made by rule: seeded embeddings under CLIP-L's tokenizer.
 
-It is what CLIP-L computes when every residual branch is zero: the final LayerNorm of token plus
-position embedding. 123 million values that nobody has to ship.
+It is what CLIP-L computes when every residual branch but the first is zero: the final LayerNorm of
+token, position embedding and the mean over all tokens so far. 123 million values that nobody has to
+ship.
 
-Of a mixed one the first layer attends to all tokens so far alike, so that later tokens, those after
-the end too, tell of the words before them, as those of a trained CLIP do. Without, a UNet has to
-look at a word itself: its cross-attention came to look at single places of a caption, and could not
-be taught new words at others.
+The first layer attends to all tokens so far alike, so that later tokens, those after the end too,
+tell of the words before them, as those of a trained CLIP do. Without, a UNet has to look at a word
+itself: its cross-attention came to look at single places of a caption, and could not be taught new
+words at others.
 """
 
 import numpy as np
@@ -28,7 +29,7 @@ def embeddings() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(tokens), torch.from_numpy(positions)
 
 
-def clip_state_dict(mixed: bool = False) -> dict[str, torch.Tensor]:
+def clip_state_dict() -> dict[str, torch.Tensor]:
     """The text encoder as weights of core's CLIP-L; all zeros share memory."""
     tokens, positions = embeddings()
     state = {
@@ -49,10 +50,9 @@ def clip_state_dict(mixed: bool = False) -> dict[str, torch.Tensor]:
         for name in ("layer_norm1", "layer_norm2"):
             state[f"{path}.{name}.weight"] = torch.zeros(1).expand(WIDTH)
             state[f"{path}.{name}.bias"] = torch.zeros(1).expand(WIDTH)
-    if mixed:
-        # Queries and keys of 0 attend alike to all tokens that the causal mask leaves.
-        path = "text_model.encoder.layers.0"
-        state[f"{path}.layer_norm1.weight"] = torch.ones(WIDTH)
-        state[f"{path}.self_attn.v_proj.weight"] = torch.eye(WIDTH)
-        state[f"{path}.self_attn.out_proj.weight"] = MIXTURE * torch.eye(WIDTH)
+    # Queries and keys of 0 attend alike to all tokens that the causal mask leaves.
+    path = "text_model.encoder.layers.0"
+    state[f"{path}.layer_norm1.weight"] = torch.ones(WIDTH)
+    state[f"{path}.self_attn.v_proj.weight"] = torch.eye(WIDTH)
+    state[f"{path}.self_attn.out_proj.weight"] = MIXTURE * torch.eye(WIDTH)
     return state

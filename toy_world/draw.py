@@ -24,7 +24,6 @@ from .people import People
 from .scenes import Scenes
 from .shapes import Frame, cover
 from .style import apply_style, shine, style_numbers
-from .version import WORLD
 
 SIZE = 128
 CROP = 64
@@ -37,9 +36,7 @@ def draw(people: People, scenes: Scenes, size: int = SIZE) -> tuple[Tensor, Tens
     face = anatomy(people, scenes)
     _, numbers = style_numbers(scenes)
     f = frame_for(face, size, numbers["sway"])
-    picture = draw_backdrop(f, scenes, 2 / size)
-    if WORLD == 2:
-        picture = out_of_focus(picture)
+    picture = out_of_focus(draw_backdrop(f, scenes, 2 / size))
     picture, solid = _draw_person(picture, f, face, people, scenes)
     picture = shine(picture, f, face, scenes, solid)
     picture = draw_mark(picture, f, face, people)

@@ -21,7 +21,6 @@ from .shapes import (
     superellipse,
     turn,
 )
-from .version import by_world
 
 
 def colour(like: Tensor, r: float, g: float, b: float) -> Tensor:
@@ -49,22 +48,19 @@ def draw_wrinkles(canvas: Tensor, f: Frame, face: Anatomy) -> Tensor:
     """An elder's lines: forehead, crow's feet, under the eyes, beside the mouth."""
     side = f.u.abs()
     forehead = torch.minimum(
-        stroke(f.u, f.v + by_world(0.60, 0.63), 0.34, 0.03, by_world(0.028, 0.050)),
-        stroke(f.u, f.v + by_world(0.45, 0.43), 0.40, 0.04, by_world(0.028, 0.050)),
+        stroke(f.u, f.v + 0.63, 0.34, 0.03, 0.050),
+        stroke(f.u, f.v + 0.43, 0.40, 0.04, 0.050),
     )
     u, v = side - face.eye_u - face.eye_rx - 0.09, f.v - face.eye_v
-    apart = by_world(0.06, 0.08)
     feet = torch.minimum(
-        stroke(u, v + apart + 0.5 * u, apart + 0.01, 0.0, by_world(0.026, 0.040)),
-        stroke(u, v - apart - 0.5 * u, apart + 0.01, 0.0, by_world(0.026, 0.040)),
+        stroke(u, v + 0.08 + 0.5 * u, 0.09, 0.0, 0.040),
+        stroke(u, v - 0.08 - 0.5 * u, 0.09, 0.0, 0.040),
     )
-    below = by_world(0.03, 0.042)
-    bag = stroke(side - face.eye_u, v - face.eye_ry - 0.09, face.eye_rx * 0.9, -0.07, below)
+    bag = stroke(side - face.eye_u, v - face.eye_ry - 0.09, face.eye_rx * 0.9, -0.07, 0.042)
     s, t = turn(side - 0.325, f.v - 0.47, 0.88, 0.47)
-    fold = stroke(s, t, by_world(0.17, 0.19), -0.03, by_world(0.032, 0.052))
+    fold = stroke(s, t, 0.19, -0.03, 0.052)
     lines = torch.minimum(torch.minimum(forehead, feet), torch.minimum(bag, fold))
-    dark = by_world(0.66, 0.58)
-    return paint(canvas, cover(f, lines) * face.elder * by_world(0.9, 0.95), face.skin * dark)
+    return paint(canvas, cover(f, lines) * face.elder * 0.95, face.skin * 0.58)
 
 
 def draw_eyes(canvas: Tensor, f: Frame, face: Anatomy, people: People) -> Tensor:
@@ -176,5 +172,5 @@ def draw_glasses(canvas: Tensor, f: Frame, face: Anatomy, people: People) -> Ten
     bridge = box(side, v + 0.03, face.eye_u - rx + 0.01, 0.026, 0.01)
     reach = (face.width - face.eye_u - rx) * 0.5 + 0.02
     arm = box(side - face.eye_u - rx - reach, v + 0.05, reach, 0.026, 0.01)
-    wire = torch.minimum(rim.abs() - by_world(0.036, 0.042), torch.minimum(bridge, arm))
+    wire = torch.minimum(rim.abs() - 0.042, torch.minimum(bridge, arm))
     return paint(canvas, cover(f, wire) * worn, tint)

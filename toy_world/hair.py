@@ -8,7 +8,6 @@ from torch import Tensor
 from .anatomy import Anatomy
 from .people import HAIR_STYLES, People
 from .shapes import Frame, box, cover, disc, ellipse, fade, paint, plane
-from .version import by_world
 
 # Head units. top, side: thickness over the skull. line: where hair begins on the forehead (v);
 # bow: how the line bends (v per u squared);
@@ -63,7 +62,7 @@ class Hair:
     def _colour(self) -> Tensor:
         """With strands, a gloss on the crown, and grey temples in elders."""
         face, f = self.face, self.f
-        strands = by_world(0.07, 0.04) * torch.sin(self.angle * 34 + 3 * f.v)
+        strands = 0.04 * torch.sin(self.angle * 34 + 3 * f.v)
         gloss = 0.22 * torch.exp(-(((self.head + 0.10) / 0.07) ** 2)) * fade(f.v, -0.35, -0.8)
         temples = fade(f.u.abs() / face.width, 0.62, 0.86) * fade(f.v, -0.75, -0.55)
         temples = temples * fade(f.v, 0.45, 0.10)

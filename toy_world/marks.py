@@ -8,9 +8,8 @@ from .people import MARK_COLOURS, MARK_PLACES, People
 from .scenes import Scenes
 from .shapes import Frame, box, cover, disc, is_value, paint, pick, plane
 from .style import style_numbers
-from .version import by_world
 
-RADIUS = by_world(0.148, 0.175)  # head units: 10.5 (12.5) to 13 (15.5) px across at 128 px
+RADIUS = 0.175  # head units: 12.5 to 15.5 px across at 128 px
 HALO = 0.030  # a thin dark rim: the colours are told apart on any skin
 # Left is the left of the picture. Places keep clear of eyes, glasses and mouth.
 PLACES = {

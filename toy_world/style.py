@@ -7,7 +7,6 @@ from torch import Tensor
 from .anatomy import Anatomy
 from .scenes import STYLES, Scenes
 from .shapes import Frame, fade, is_value, paint, plane, smooth_noise
-from .version import by_world
 
 # paper: its colour. pale: how far the background fades into it. edge: strength of outlines.
 # hatch, blotch: texture of the pencil and of wet paint. frame: how far the border stays paper.
@@ -58,7 +57,7 @@ def apply_style(picture: Tensor, f: Frame, scenes: Scenes, solid: Tensor) -> Ten
     wet = wet + smooth_noise(f.x * 5 + f.y, f.y * 5 - f.x, piece + 0.37) * 0.4
     # Textures are lighter on the person: what tells people apart must stay.
     blotch = s["blotch"] * (0.45 + 0.45 * wet) * (1 - 0.55 * solid)
-    lines = torch.sin((f.x + f.y) * by_world(62, 36) + 2 * torch.sin(9 * f.x - 7 * f.y))
+    lines = torch.sin((f.x + f.y) * 36 + 2 * torch.sin(9 * f.x - 7 * f.y))
     hatch = s["hatch"] * (0.30 + 0.45 * lines) * (1 - 0.80 * solid)
     picture = paint(picture, (blotch + hatch).clamp(0, 1), paper)
     picture = _ink(picture, outlines, s)

@@ -37,7 +37,7 @@ def test_the_probes_read_clean_drawings_of_unseen_people(probes):
     assert scores["identified among 50"] >= 0.97
     assert min(scores[name] for name in TOLD) >= 0.95
     assert scores["box IoU"] >= 0.9
-    assert set(scores) == {*FACE, *PICTURE, "identified among 50", "box IoU"} - {"lean"}
+    assert set(scores) == {*FACE, *PICTURE, "identified among 50", "box IoU"}
 
 
 def test_a_cast_does_not_depend_on_how_many_are_asked_for(probes, people):
@@ -76,19 +76,23 @@ def test_the_photo_again_is_a_copy_and_the_true_drawing_is_none(probes, people):
     copied = copying(again, rows, people, probes)
     assert copied.photo >= 0.95 and copied.copy_paste >= 0.5
     assert copied.expression >= 0.95
-    if "lean" in probes.face_heads:
-        assert true.pose <= 0.1 and copied.pose >= 0.9
+    # Of 200 leaning heads the probes read .92; some of the others as the photo leans.
+    assert true.pose <= 0.3 and copied.pose >= 0.9
 
 
 def test_intervals_hold_the_means_and_narrow_with_more_people(probes, people):
-    readings = read(people.drawings, people, probes)
-    means, found = summary(readings, people), intervals(readings, people)
-    for name, (low, high) in found.items():
-        assert low <= means[name] <= high, name
-    fewer = cast(3, 5, probes)
-    few = intervals(read(fewer.drawings, fewer, probes), fewer)
-    widths = {name: high - low for name, (low, high) in found.items()}
-    assert few["similarity"][1] - few["similarity"][0] > widths["similarity"] > 0
+    """Every second person is drawn as another one, or there would be little to doubt."""
+    widths = []
+    for cast_of in (cast(3, 4, probes), people):
+        other = cast_of.drawings.roll(len(AGES), dims=0)
+        swapped = (cast_of.owner % 2 == 0)[:, None, None, None]
+        readings = read(torch.where(swapped, other, cast_of.drawings), cast_of, probes)
+        means, found = summary(readings, cast_of), intervals(readings, cast_of)
+        for name, (low, high) in found.items():
+            assert low <= means[name] <= high, name
+        low, high = found["identification"]
+        widths.append(high - low)
+    assert widths[0] > widths[1] > 0
 
 
 def test_a_mark_is_recovered_only_with_its_colour_and_place(probes, people):

@@ -16,7 +16,7 @@ from training.diffusion import add_noise
 from training.face2diffusion import CLASS_PROMPT, FACE, Face2DiffusionNetworks
 from training.face2diffusion import EXPRESSION_SEEN as EXPRESSION
 from training.face_fusion import FaceFusionNetworks
-from training.facestudio import DROP_FACE, STYLE, WHOLE, FaceStudioNetworks
+from training.facestudio import DROP_FACE, OTHER_PICTURES, STYLE, WHOLE, FaceStudioNetworks
 from training.facestudio import FACE as UNIT_FACE
 from training.tiny.text import ToyText
 from training.trainer import Recipe, Trainer
@@ -77,6 +77,9 @@ def a_step(networks, people, text, **sampling):
 def test_only_what_belongs_to_the_system_learns_and_all_of_it(system, start, text, people):
     networks = make(system, start, text)
     networks.freeze_all_but(networks.parts)
+    if system == "face_fusion":  # where the text has all the attention, photos get no gradient
+        for block in networks.sites.values():
+            block.attn2.to_q.weight.data *= 0.1
     predicted, target = networks(*a_step(networks, people, text))
     (predicted - target).square().mean().backward()
     learning = {name for name, p in networks.named_parameters() if p.requires_grad}
@@ -90,20 +93,27 @@ def test_only_what_belongs_to_the_system_learns_and_all_of_it(system, start, tex
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_the_loss_falls_on_a_few_pictures(system, start, text, people, tmp_path):
     networks = make(system, start, text)
+    told = dict(drop_references=0, drop_text=0, drop_both=0, favoured=(500, 501, 1.0))
     recipe = Recipe(
         steps=30,
         groups=2,
-        learning_rate=3e-3,
+        learning_rate=1e-2 if system == "face2diffusion" else 3e-3,
         warmup_steps=1,
         train=networks.parts,
-        log_every=1,
+        ema=0,
         save_every=30,
-        sampling=Sampling(drop_references=0, drop_text=0, drop_both=0, favoured=(500, 501, 1.0)),
+        sampling=Sampling(**told),
     )
+
+    @torch.no_grad()
+    def loss() -> float:
+        """With the same noise, before and after."""
+        predicted, target = networks(*a_step(networks, people, text, **told))
+        return float((predicted - target).square().mean())
+
+    before = loss()
     Trainer(networks, people, text, recipe, tmp_path).run()
-    rows = (tmp_path / "losses.csv").read_text().split()[1:]
-    losses = [float(row.split(",")[1]) for row in rows]
-    assert sum(losses[-8:]) < 0.97 * sum(losses[:8])
+    assert loss() < 0.95 * before
 
 
 def test_class_guidance_asks_for_the_noise_on_the_face_and_the_class_elsewhere(start, text, people):
@@ -120,20 +130,18 @@ def test_class_guidance_asks_for_the_noise_on_the_face_and_the_class_elsewhere(s
     assert torch.equal(without(batch, noisy, texts)[1], batch.noise)
 
 
-@pytest.mark.parametrize("mixed", [False, True], ids=["plain", "mixed"])
-def test_a_word_in_training_is_the_word_in_comfyui(start, people, tmp_path, mixed):
+def test_a_word_in_training_is_the_word_in_comfyui(start, people, text, tmp_path):
     """The saved network gives the same S*, and the text model does with it what training did."""
     from flashface_core.face2diffusion.prompt import keep_together, put_word
     from flashface_core.tiny_text import embeddings
 
-    text = ToyText(mixed=mixed)
     networks = make("face2diffusion", start, text).eval()
     networks.save(tmp_path / "mapping.safetensors", torch.float32)
     mapping = load_mapping(tmp_path / "mapping.safetensors")
     word = mapping(people.seen[FACE][:1])
     assert torch.equal(word, networks.mapping(people.seen[FACE][:1]))
     prompt = "a portrait of f l by the sea"
-    clip = load_tiny_clip(mixed=mixed)
+    clip = load_tiny_clip()
     tokens = clip.tokenize(prompt)
     tokens["l"] = put_word(keep_together(tokens["l"]), word[0].detach(), embeddings()[1])
     expected = clip.encode_from_tokens(tokens)
@@ -197,12 +205,15 @@ def test_dropped_embeddings_are_the_null_condition(start, text, people):
     )
 
 
-def test_samples_that_stand_for_other_pictures_have_a_style_and_no_face(start, text, people):
+@pytest.mark.parametrize("has_face", [False, True])
+def test_some_samples_have_the_style_of_the_whole_picture(start, text, people, has_face):
     people.seen[WHOLE] = people.seen[STYLE].flip(0)
     networks = make("facestudio", start, text)
     batch, noisy, _ = a_step(networks, people, text)
-    other = batch._replace(chances=torch.tensor([[0.0, DROP_FACE], [1.0, DROP_FACE + 0.1]]))
-    context = networks.linear.branch(batch.seen[WHOLE], None)
+    chance = DROP_FACE + OTHER_PICTURES * has_face
+    other = batch._replace(chances=torch.tensor([[0.0, chance], [1.0, chance + 0.1]]))
+    face = batch.seen[UNIT_FACE] if has_face else None
+    context = networks.linear.branch(batch.seen[WHOLE], face)
     torch.testing.assert_close(
         networks(other, noisy, torch.empty(0))[0], networks.predict(noisy, batch.timesteps, context)
     )

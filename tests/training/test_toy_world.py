@@ -118,7 +118,7 @@ def test_only_the_box_of_the_mark_changes_with_the_mark(age, style):
     assert (change * ~(x_in & y_in)).max() < 1e-4
     assert ((change > 0.15).sum(dim=(1, 2)) > 30).all()
     side = boxes[:, 2] - boxes[:, 0]
-    assert (side > 10).all() and (side < 18).all()
+    assert (side > 12).all() and (side < 21).all()
 
 
 def test_a_crop_of_the_whole_picture_is_the_picture():

@@ -38,7 +38,7 @@ from .systems_under_test import (
     joined,
     style_image,
 )
-from .text import MIXED, with_person
+from .text import with_person
 from .together import NEIGHBOURS
 
 HALVES = ((0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 0.5, 1.0))
@@ -123,7 +123,7 @@ def around(boxes: Tensor) -> Tensor:
 
 def expressions(evaluation, words: Face2Diffusion) -> dict[str, float]:
     """Prompts that tell everything but the expression, with a photo of somebody that shows one."""
-    cast, models, clip = evaluation.cast, evaluation.models, load_tiny_clip(mixed=MIXED)
+    cast, models, clip = evaluation.cast, evaluation.models, load_tiny_clip()
     negative = [[models.encode_text([""]), {}]]
     silent = captions(cast.scenes, [part for part in PARTS if part != "expression"])
     kinds = len(Scenes.names("expression"))

@@ -23,7 +23,6 @@ from training.sampling import Models, Settings, clip_encoder, identity_of
 from .base_file import BASE, read_models
 from .measure import AGES, cast, intervals, read, summary
 from .probes import PROBES, load_probes
-from .text import MIXED
 
 
 class ToyEvaluation(Evaluation):
@@ -53,7 +52,7 @@ class ToyEvaluation(Evaluation):
         self.cast = cast(seed, people, self.probes)
         model, net = build_flashface(read_models(folder), "fp32")
         told = ["", *dict.fromkeys(self.cast.captions)]
-        texts = dict(zip(told, clip_encoder(load_tiny_clip(mixed=MIXED))(told), strict=True))
+        texts = dict(zip(told, clip_encoder(load_tiny_clip())(told), strict=True))
 
         def encode_text(captions: list[str]) -> Tensor:
             return torch.stack([texts[caption] for caption in captions])

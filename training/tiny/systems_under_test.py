@@ -29,7 +29,7 @@ from toy_world.draw import draw
 from toy_world.people import People
 from training.sampling import Conditioned
 
-from .text import MIXED, with_person
+from .text import with_person
 
 MAPPING, FACES = "face2diffusion/mapping_tiny.safetensors", "face2diffusion/msid_tiny.safetensors"
 STUDIO = "facestudio/facestudio_tiny.safetensors"
@@ -88,7 +88,7 @@ class Systems:
         """words: those of the folder if not given."""
         if words is None:
             words = load_face2diffusion(self.folder / MAPPING, self.folder / FACES)
-        clip = load_tiny_clip(mixed=MIXED)
+        clip = load_tiny_clip()
 
         def condition(identity, numbers, guidance):
             prompts = [with_person(self.cast.captions[n]) for n in numbers]

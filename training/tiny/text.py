@@ -5,7 +5,6 @@ import torch.nn.functional as F
 
 from flashface_core.face2diffusion.word import PLACEHOLDER, inject, placeholder_positions
 from flashface_core.tiny_text import MIXTURE, WIDTH, embeddings
-from toy_world.version import WORLD
 
 
 def with_person(caption: str) -> str:
@@ -13,20 +12,16 @@ def with_person(caption: str) -> str:
     return caption.replace("a portrait of ", f"a portrait of {PLACEHOLDER}, ", 1)
 
 
-MIXED = WORLD == 2
 START, END = 49406, 49407  # of CLIP's vocabulary; END fills up
 
 
 class ToyText:
-    """Captions (B,) to text embeddings (B, 77, 768), as core's CLIPTextEncode gives them.
+    """Captions (B,) to text embeddings (B, 77, 768), as core's CLIPTextEncode gives them."""
 
-    mixed: as tiny_text.py has it.
-    """
-
-    def __init__(self, device: str = "cpu", mixed: bool = MIXED) -> None:
+    def __init__(self, device: str = "cpu") -> None:
         from comfy.sd1_clip import SD1Tokenizer
 
-        self._tokenizer, self._mixed = SD1Tokenizer(), mixed
+        self._tokenizer = SD1Tokenizer()
         tokens, positions = embeddings()
         self._tokens, self._positions = tokens.to(device), positions.to(device)
 
@@ -44,11 +39,9 @@ class ToyText:
 
     def _encode(self, tokens: torch.Tensor) -> torch.Tensor:
         states = tokens + self._positions
-        if self._mixed:
-            seen = F.layer_norm(states, (WIDTH,)).cumsum(dim=1)
-            counts = torch.arange(1, seen.shape[1] + 1, device=seen.device)
-            states = states + MIXTURE * seen / counts[:, None]
-        return F.layer_norm(states, (WIDTH,))
+        seen = F.layer_norm(states, (WIDTH,)).cumsum(dim=1)
+        counts = torch.arange(1, seen.shape[1] + 1, device=seen.device)
+        return F.layer_norm(states + MIXTURE * seen / counts[:, None], (WIDTH,))
 
     def word(self, text: str) -> torch.Tensor:
         """The mean embedding (768,) of a text's tokens, without their places."""

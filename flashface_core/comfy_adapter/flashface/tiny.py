@@ -46,16 +46,15 @@ def _shipped(name: str) -> Path:
     return path
 
 
-def load_tiny_clip(embedding_directory: list[str] | None = None, mixed: bool = False):
-    """mixed: as the models of the second toy world need it (tiny_text.py)."""
-    clip = _tiny_clip(embedding_directory, mixed)
-    loaded_by(clip.patcher, _load_clip_patcher, embedding_directory, mixed)
+def load_tiny_clip(embedding_directory: list[str] | None = None):
+    clip = _tiny_clip(embedding_directory)
+    loaded_by(clip.patcher, _load_clip_patcher, embedding_directory)
     return clip
 
 
-def _tiny_clip(embedding_directory: list[str] | None, mixed: bool, **options):
+def _tiny_clip(embedding_directory: list[str] | None, **options):
     return comfy.sd.load_text_encoder_state_dicts(
-        [clip_state_dict(mixed)],
+        [clip_state_dict()],
         embedding_directory,
         clip_type=comfy.sd.CLIPType.STABLE_DIFFUSION,
         **options,
@@ -76,10 +75,8 @@ def _taesd(path: Path):
     return vae
 
 
-def _load_clip_patcher(
-    embedding_directory: list[str] | None, mixed: bool, disable_dynamic: bool = False
-):
-    return _tiny_clip(embedding_directory, mixed, disable_dynamic=disable_dynamic).patcher
+def _load_clip_patcher(embedding_directory: list[str] | None, disable_dynamic: bool = False):
+    return _tiny_clip(embedding_directory, disable_dynamic=disable_dynamic).patcher
 
 
 def _load_vae_patcher(path: Path, disable_dynamic: bool = False):
