@@ -9,7 +9,7 @@ import torch
 from support.tools import ROOT, load_tool
 
 from flashface_core.comfy_adapter.flashface import tiny
-from toy_world import scenes
+from toy_world import identity_words, scenes
 from toy_world.draw import face_boxes
 from toy_world.people import People
 from toy_world.scenes import Scenes
@@ -85,3 +85,6 @@ def test_the_help_page_lists_every_word():
     for table in TABLES:
         for words in table.values():
             assert f"`{words}`" in page, words
+    of_people = [word for table in identity_words.WORDS.values() for word in table.values()]
+    for word in (*of_people, *(end for ends in identity_words.LENGTHS.values() for end in ends)):
+        assert not word or f"`{word}`" in page, word
