@@ -96,11 +96,12 @@ def train_face(pool: Pool, steps: int, seed: int) -> MSID:
     section B.6), and, for runs as short as this, what an identity is made of read off it."""
     torch.manual_seed(seed)
     random = torch.Generator().manual_seed(seed)
-    network = MSID(IDENTITY).train()
+    network, device = MSID(IDENTITY).train(), pool.owner.device
     initialise(network)
     width = network.vector_width
     heads = nn.ModuleDict({name: nn.Linear(width, len(names_of(name))) for name in OF_THE_PERSON})
-    people = nn.Parameter(F.normalize(torch.randn(int(pool.owner.max()) + 1, width)))
+    people = F.normalize(torch.randn(int(pool.owner.max()) + 1, width))
+    network, heads, people = network.to(device), heads.to(device), nn.Parameter(people.to(device))
     parameters = [*network.parameters(), *heads.parameters(), people]
     for step, rows, update in _steps(parameters, steps, len(pool.owner), seed):
         crops, _ = pool.sample(rows, random)
@@ -124,6 +125,7 @@ def train_expression(pool: Pool, steps: int, seed: int) -> MSID:
     network = MSID(EXPRESSION).train()
     initialise(network)
     head = nn.Linear(network.vector_width, len(names_of("expression")))
+    network, head = network.to(pool.owner.device), head.to(pool.owner.device)
     parameters = [*network.parameters(), *head.parameters()]
     for step, rows, update in _steps(parameters, steps, len(pool.owner), seed):
         crops, _ = pool.sample(rows, random)
@@ -152,14 +154,14 @@ class Small(nn.Module):
 class Views:
     """Pictures of 64 pixels with their captions, some with the face painted out."""
 
-    def __init__(self, seed: int, people: int, times: int) -> None:
-        everyone, scenes = cast(seed, "train", 0, people, times)
+    def __init__(self, seed: int, people: int, times: int, device="cpu") -> None:
+        everyone, scenes = (rows.to(device) for rows in cast(seed, "train", 0, people, times))
         parts = []
         for some, where in batches(everyone, scenes):
             pictures, boxes = draw(some, where)
             both = [pictures, without_faces(pictures, boxes)]
             parts.append(torch.stack([_bytes(smaller(part)) for part in both], 1))
-        self.pictures, self.captions = torch.cat(parts), captions(scenes)
+        self.pictures, self.captions = torch.cat(parts), captions(scenes.to("cpu"))
         self.labels = {name: getattr(scenes, name) for name in OF_THE_SCENE}
 
 
@@ -188,9 +190,11 @@ def train_style(views: Views, steps: int, prior_steps: int, seed: int) -> Small:
     then the prior."""
     torch.manual_seed(seed)
     random = torch.Generator().manual_seed(seed)
-    network, encode_text = Small(), ToyText()
+    device = views.pictures.device
+    network, encode_text = Small().to(device), ToyText(str(device))
     width = STYLE["projection_dim"]
-    heads = nn.ModuleDict({name: nn.Linear(width, len(names_of(name))) for name in OF_THE_SCENE})
+    heads = {name: nn.Linear(width, len(names_of(name))) for name in OF_THE_SCENE}
+    heads = nn.ModuleDict(heads).to(device)
     parameters = [*network.parameters(), *heads.parameters()]
     for step, rows, update in _steps(parameters, steps, len(views.captions), seed):
         with torch.no_grad():
@@ -198,7 +202,7 @@ def train_style(views: Views, steps: int, prior_steps: int, seed: int) -> Small:
             hidden = (torch.rand(len(rows), generator=random) < 0.3).long()
         seen = network.see(views.pictures[rows, hidden].float() / 255)
         cosine = F.normalize(seen, dim=1) @ F.normalize(network.text(told), dim=1).T
-        logits, own = cosine * network.scale.exp(), torch.arange(len(rows))
+        logits, own = cosine * network.scale.exp(), torch.arange(len(rows), device=device)
         match = F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)
         read = [F.cross_entropy(head(seen), views.labels[n][rows]) for n, head in heads.items()]
         update(match + torch.stack(read).sum())

@@ -86,14 +86,15 @@ class SystemRecipe:
 
 def make_encoders(recipe: SystemRecipe, work: Path) -> None:
     """What is missing of them; one process makes it."""
+    device = str(PartialState().device)
     if PartialState().is_main_process:
         if not (work / FACES).exists():
-            pool = Pool(recipe.seed, recipe.face_people, 2, "cpu", compiled=False)
+            pool = Pool(recipe.seed, recipe.face_people, 2, device, compiled=False)
             expression = encoders.train_expression(pool, recipe.face_steps // 3, recipe.seed)
             identity = encoders.train_face(pool, recipe.face_steps, recipe.seed)
             encoders.save_face(identity, expression, work / FACES)
         if not (work / STYLES).exists():
-            views = encoders.Views(recipe.seed, recipe.style_people, 2)
+            views = encoders.Views(recipe.seed, recipe.style_people, 2, device)
             steps = (recipe.style_steps, recipe.prior_steps)
             network = encoders.train_style(views, *steps, recipe.seed)
             encoders.save_style(network, work / STYLES)
