@@ -48,7 +48,7 @@ SystemNetworks = Face2DiffusionNetworks | FaceStudioNetworks | FaceFusionNetwork
 # are of another photo, whose age and expression are not the picture's: those are the text's.
 _SEEN = dataclasses.replace(
     COMMON,
-    steps=1500,
+    steps=2500,
     groups=40,
     sampling=dataclasses.replace(COMMON.sampling, targets_per_group=1, own_face=0.0),
 )
@@ -59,7 +59,7 @@ TRAIN = {
     FACESTUDIO: dataclasses.replace(
         _SEEN, learning_rate=7e-4, train=(LINEAR, TRANSFORMERS), max_gradient_norm=0.5
     ),
-    FACE_FUSION: dataclasses.replace(COMMON, steps=1500, learning_rate=1e-2, train=(KEYS, VALUES)),
+    FACE_FUSION: dataclasses.replace(COMMON, steps=2500, learning_rate=1e-2, train=(KEYS, VALUES)),
 }
 
 
