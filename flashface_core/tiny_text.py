@@ -1,13 +1,13 @@
 """The tiny models' frozen text encoder, made by rule: seeded embeddings under CLIP-L's tokenizer.
 
 It is what CLIP-L computes when every residual branch but the first is zero: the final LayerNorm of
-token, position embedding and the mean over all tokens so far. 123 million values that nobody has to
-ship.
+token and position embedding and MIXTURE times the mean of the normalised ones so far. 123 million
+values that nobody has to ship.
 
 The first layer attends to all tokens so far alike, so that later tokens, those after the end too,
-tell of the words before them, as those of a trained CLIP do. Without, a UNet has to look at a word
-itself: its cross-attention came to look at single places of a caption, and could not be taught new
-words at others.
+tell of the words before them, as those of a trained CLIP do. Without this, a UNet has to look at a
+word itself: its cross-attention came to look at single places of a caption, and could not be taught
+new words at others.
 """
 
 import numpy as np

@@ -60,8 +60,12 @@ def _enable_dynamic_vram() -> None:
     import comfy.memory_management as memory  # pyright: ignore[reportMissingImports]
     import comfy_aimdo.control  # pyright: ignore[reportMissingImports]
 
-    devices = [device.index for device in management.get_all_torch_devices()]
-    if comfy_aimdo.control.init_devices(devices):
+    indexes = [device.index for device in management.get_all_torch_devices()]
+    try:
+        is_working = comfy_aimdo.control.init_devices((index, 0) for index in indexes)
+    except TypeError:  # before 0.4.10
+        is_working = comfy_aimdo.control.init_devices(indexes)
+    if is_working:
         patchers.CoreModelPatcher = dynamic
         memory.aimdo_enabled = True
 

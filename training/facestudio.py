@@ -18,9 +18,10 @@ from .publish import write_weights
 LINEAR, TRANSFORMERS, RESIDUALS = "linear", "transformers", "residuals"
 FACE, STYLE, WHOLE = UNIT_FACE, FACELESS_STYLE, "style"
 DROP_STYLE, DROP_FACE = 0.64, 0.1  # as published, independent of each other
-# Where WHOLE was seen: the shares of samples whose style is that of the whole picture, as a text's
-# is. OTHER_PICTURES stand for the published mixture's pictures of other things (a part of LAION)
-# and have no face; WHOLE_PEOPLE, which have, for those in which a detector misses the face.
+# Where WHOLE was seen: the shares of samples whose style is that of the whole picture, and is never
+# dropped. OTHER_PICTURES have no face: they stand for the published mixture's pictures of other
+# things (a part of LAION). WHOLE_PEOPLE have one, which the paper does not have: the prior gives a
+# text the style of a whole picture, and the network has to know that beside a face.
 OTHER_PICTURES, WHOLE_PEOPLE = 0.15, 0.3
 
 

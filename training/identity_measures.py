@@ -1,4 +1,5 @@
-"""How near a face is to a person, to one photo of that person, and how sure a mean is.
+"""How near a face is to a person, to one photo of that person, and how sure a mean is; identity and
+text in one number.
 
 Copy-Paste is that of MultiID-Bench (WithAnyone, arXiv 2510.14975), on cosines of face embeddings.
 """
@@ -54,8 +55,10 @@ def bootstrap_interval(
     counts = of_group.bincount(minlength=len(number)).double()
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(len(number), (draws, len(number)), generator=generator)
-    means = sums[drawn].sum(1) / counts[drawn].sum(1)
-    low, high = means.quantile(torch.tensor([(1 - level) / 2, (1 + level) / 2]).double()).tolist()
+    drawn_means = sums[drawn].sum(1) / counts[drawn].sum(1)
+    low, high = drawn_means.quantile(
+        torch.tensor([(1 - level) / 2, (1 + level) / 2]).double()
+    ).tolist()
     return low, high
 
 

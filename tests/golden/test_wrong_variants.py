@@ -86,7 +86,7 @@ def test_features_after_self_attention_are_caught(loaded, monkeypatch):
 
         network.unet(
             latent,
-            t,
+            torch.as_tensor(t, device=latent.device),
             context=text.expand(len(latent), -1, -1),
             transformer_options={"patches": {"attn1_output_patch": [capture]}},
         )

@@ -29,6 +29,19 @@ def lazy_modules():
 
 
 @contextmanager
+def without_dynamic_vram():
+    """Also where conftest.py has enabled it."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not has_dynamic_vram():
+            import comfy.memory_management as memory  # pyright: ignore[reportMissingImports]
+
+            patch.setattr(memory, "aimdo_enabled", False)
+            plain = comfy.model_patcher.ModelPatcher
+            patch.setattr(comfy.model_patcher, "CoreModelPatcher", plain, raising=False)
+        yield
+
+
+@contextmanager
 def dynamic_vram():
     """The flag, and the patcher that goes with it.
 
@@ -36,10 +49,10 @@ def dynamic_vram():
     has no virtual memory there: weights are cast at use, and there is nothing to unload.
     """
     with lazy_modules(), pytest.MonkeyPatch.context() as patch:
-        if comfy.model_management.is_nvidia():  # where conftest.py has enabled it for all tests
+        dynamic = comfy.model_patcher.ModelPatcherDynamic  # pyright: ignore
+        if comfy.model_patcher.CoreModelPatcher is dynamic:  # on a GPU; see conftest.py
             yield
             return
-        dynamic = comfy.model_patcher.ModelPatcherDynamic  # pyright: ignore
         patch.setattr(dynamic, "__new__", lambda cls, *args, **kwargs: object.__new__(cls))
         patch.setattr(dynamic, "partially_unload", lambda self, *_: self.restore_loaded_backups())
         patch.setattr(comfy.model_patcher, "CoreModelPatcher", dynamic)

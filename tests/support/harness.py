@@ -121,4 +121,5 @@ __all__ = [
     "observe",
     "one_step",
     "relative_error",
+    "sigma_of",
 ]

@@ -157,14 +157,14 @@ def watch_rows(model, key: str = "test_rows") -> tuple[object, list[dict]]:
 
     def bring(executor, *args, **kwargs):
         brought.clear()
-        brought.update({name: kwargs[name] for name in FLASHFACE.per_row if name in kwargs})
+        brought.update({n: _kept(kwargs[n]) for n in FLASHFACE.per_row if n in kwargs})
         return executor(*args, **kwargs)
 
     def watch(executor, x, timesteps, context, y, control, transformer_options, **kwargs):
         branches = list(transformer_options["cond_or_uncond"])
         calls.append(
-            dict(branches=branches, rows=len(x), x=x.clone(), timestep=float(timesteps[0]))
-            | dict(kwargs)
+            dict(branches=branches, rows=len(x), x=_kept(x), timestep=float(timesteps[0]))
+            | {name: _kept(value) for name, value in kwargs.items()}
             | brought
         )
         return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
@@ -174,6 +174,11 @@ def watch_rows(model, key: str = "test_rows") -> tuple[object, list[dict]]:
     model.wrappers[kind] = {key: [looks_on(bring)], **model.wrappers.get(kind, {})}
     model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, key, looks_on(watch))
     return model, calls
+
+
+def _kept(value):
+    """A copy of a tensor on the CPU, whatever is done to it later."""
+    return value.to("cpu", copy=True) if isinstance(value, torch.Tensor) else value
 
 
 def count_rows(run: Callable, model, *args) -> int:

@@ -1,12 +1,15 @@
 """training/ is a package of the repository's root, which goes last on the path: the pack's own
 nodes/ must not hide ComfyUI's nodes module."""
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 from support.tools import ROOT
 
+# As the ComfyUI of these tests does, also where there is a GPU.
+os.environ.setdefault("ACCELERATE_USE_CPU", "true")
 sys.path.append(str(ROOT))
 sys.path.append(str(ROOT / "tests" / "training"))
 

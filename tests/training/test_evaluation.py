@@ -76,7 +76,7 @@ def test_the_photo_again_is_a_copy_and_the_true_drawing_is_none(probes, people):
     copied = copying(again, rows, people, probes)
     assert copied.photo >= 0.95 and copied.copy_paste >= 0.5
     assert copied.expression >= 0.95
-    # Of 200 leaning heads the probes read .92; some of the others as the photo leans.
+    # The probes read the lean of .92 of 200 drawings; of a misread one it may be the photo's.
     assert true.pose <= 0.3 and copied.pose >= 0.9
 
 

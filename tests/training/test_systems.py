@@ -16,7 +16,14 @@ from training.diffusion import add_noise
 from training.face2diffusion import CLASS_PROMPT, FACE, Face2DiffusionNetworks
 from training.face2diffusion import EXPRESSION_SEEN as EXPRESSION
 from training.face_fusion import FaceFusionNetworks
-from training.facestudio import DROP_FACE, OTHER_PICTURES, STYLE, WHOLE, FaceStudioNetworks
+from training.facestudio import (
+    DROP_FACE,
+    OTHER_PICTURES,
+    STYLE,
+    WHOLE,
+    WHOLE_PEOPLE,
+    FaceStudioNetworks,
+)
 from training.facestudio import FACE as UNIT_FACE
 from training.tiny.text import ToyText
 from training.trainer import Recipe, Trainer
@@ -77,9 +84,6 @@ def a_step(networks, people, text, **sampling):
 def test_only_what_belongs_to_the_system_learns_and_all_of_it(system, start, text, people):
     networks = make(system, start, text)
     networks.freeze_all_but(networks.parts)
-    if system == "face_fusion":  # where the text has all the attention, photos get no gradient
-        for block in networks.sites.values():
-            block.attn2.to_q.weight.data *= 0.1
     predicted, target = networks(*a_step(networks, people, text))
     (predicted - target).square().mean().backward()
     learning = {name for name, p in networks.named_parameters() if p.requires_grad}
@@ -87,7 +91,9 @@ def test_only_what_belongs_to_the_system_learns_and_all_of_it(system, start, tex
     own = {"face2diffusion": "mapping.", "facestudio": ("linear.", "unet."), "face_fusion": "proj"}
     assert learning and all(name.startswith(own[system]) for name in learning)
     # The learned vector stands in for an expression in a fifth of the samples, perhaps in none.
-    assert learning - reached <= {"mapping.null_exp"}
+    # Where the text has all of an attention, no gradient comes from a photo.
+    late = {f"projections.input_3_0.{part}.weight" for part in "kv"}
+    assert learning - reached <= {"mapping.null_exp"} | late
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
@@ -214,6 +220,21 @@ def test_some_samples_have_the_style_of_the_whole_picture(start, text, people, h
     other = batch._replace(chances=torch.tensor([[0.0, chance], [1.0, chance + 0.1]]))
     face = batch.seen[UNIT_FACE] if has_face else None
     context = networks.linear.branch(batch.seen[WHOLE], face)
+    torch.testing.assert_close(
+        networks(other, noisy, torch.empty(0))[0], networks.predict(noisy, batch.timesteps, context)
+    )
+
+
+@pytest.mark.parametrize("has_face", [False, True])
+def test_all_others_have_that_of_the_picture_without_the_face(start, text, people, has_face):
+    people.seen[WHOLE] = people.seen[STYLE].flip(0)
+    networks = make("facestudio", start, text)
+    batch, noisy, _ = a_step(networks, people, text)
+    whole = DROP_FACE + OTHER_PICTURES + WHOLE_PEOPLE
+    chance = whole if has_face else DROP_FACE - 0.01
+    other = batch._replace(chances=torch.tensor([[1.0, chance], [1.0, chance]]))
+    face = batch.seen[UNIT_FACE] if has_face else None
+    context = networks.linear.branch(batch.seen[STYLE], face)
     torch.testing.assert_close(
         networks(other, noisy, torch.empty(0))[0], networks.predict(noisy, batch.timesteps, context)
     )

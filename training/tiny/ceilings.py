@@ -133,8 +133,9 @@ def people_to_learn(evaluation: ToyEvaluation, folder: Path, count: int) -> Peop
     """Those of the evaluation, in `count` scenes each that it does not have."""
     people = torch.arange(evaluation.people).repeat_interleave(count)
     which = torch.stack([people, torch.tensor(scenes_to_learn(len(people)))], dim=1)
-    encoder = load_autoencoder(folder / VAE)
-    found = encode_pictures(encoder, evaluation.seed, "test", which)
+    device = str(PartialState().device)
+    encoder = load_autoencoder(folder / VAE, device)
+    found = encode_pictures(encoder, evaluation.seed, "test", which, device)
     joined = join_people(evaluation.seed, "test", [found])
     know_who(joined, which)
     return joined

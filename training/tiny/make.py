@@ -25,7 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Make the tiny models from nothing.")
     parser.add_argument("--out", type=Path, required=True, help="folder of the finished files")
     parser.add_argument("--work", type=Path, help="folder of the run; default OUT/work")
-    parser.add_argument("--recipe", type=Path, help="a recipe.json; default: the shipped one")
+    parser.add_argument("--recipe", type=Path, help="a recipe.json; default: that of recipe.py")
     parser.add_argument("--until", help="the last stage: vae, probes, base or flashface")
     parser.add_argument(
         "--go-on-from", type=Path, metavar="FOLDER", help="finished tiny models to go on from"

@@ -131,7 +131,7 @@ def outcomes(readings: Readings, people: Cast) -> dict[str, Tensor]:
         "similarity": readings.similarity,
         "similarity_to_truth": (readings.embedding * people.embeddings).sum(1),
         "text_accuracy": sum((right[name] for name in TEXT), torch.zeros(())) / len(TEXT),
-        **{name: right[name] for name in (*TEXT, "lean") if name in right},
+        **{name: right[name] for name in (*TEXT, "lean")},
         "mark_recovery": _where(people.people.mark != NO_MARK, mark),
         "box_iou": readings.overlap,
     }
@@ -161,7 +161,7 @@ def intervals(readings: Readings, people: Cast) -> dict[str, tuple[float, float]
 class Copying(NamedTuple):
     """Of pictures made from one photo each. expression, pose: of those whose text asks for another
     than the photo has, how many show the photo's. photo, truth: cosine to the photo and to the true
-    drawing. pose is NaN where no probe reads it. copy_paste: MultiID-Bench's, 1 is the photo again.
+    drawing. NaN where no text asks for another. copy_paste: MultiID-Bench's, 1 is the photo again.
     """
 
     expression: float
@@ -177,10 +177,8 @@ def copying(pictures: Tensor, rows: Tensor, people: Cast, probes: Probes) -> Cop
     embedding, values = probes.read(pictures, probes.find(pictures))
     _, logits = probes.look(people.crops[:, 0])
     owner = people.owner[rows]
-    copied = {"lean": float("nan")}
+    copied = {}
     for name in ("expression", "lean"):
-        if name not in values:
-            continue
         photo = logits[name].argmax(1)[owner]
         differ = photo != people.truth[name][rows]
         copied[name] = (values[name] == photo)[differ].float().mean().item()

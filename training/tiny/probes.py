@@ -93,13 +93,12 @@ class Trunk(nn.Module):
 class Probes(nn.Module):
     """The recogniser, the attribute readers, and the finder of the face."""
 
-    def __init__(self, width: int = 24, face: tuple[str, ...] = FACE) -> None:
-        """face: what is read off the face."""
+    def __init__(self, width: int = 24) -> None:
         super().__init__()
         self.face, self.picture = Trunk(width), Trunk(width // 2)
         self.hidden = nn.Linear(self.face.features, 256)
         self.embedding = nn.Linear(256, EMBEDDING)
-        self.face_heads = nn.ModuleDict({n: nn.Linear(256, len(names_of(n))) for n in face})
+        self.face_heads = nn.ModuleDict({n: nn.Linear(256, len(names_of(n))) for n in FACE})
         self.picture_heads = nn.ModuleDict(
             {n: nn.Linear(self.picture.features, len(names_of(n))) for n in PICTURE}
         )
@@ -295,10 +294,8 @@ def save_probes(model: Probes, path: str | Path) -> None:
 
 
 def load_probes(path: str | Path, device: str = "cpu") -> Probes:
-    """A file from before poses were read has no reader for "lean", and nor have its probes."""
-    state = load_file(str(path))
-    model = Probes(face=tuple(name for name in FACE if f"face_heads.{name}.weight" in state))
-    model.load_state_dict(state)  # copies into float32
+    model = Probes()
+    model.load_state_dict(load_file(str(path)))  # copies into float32
     return model.to(device).eval()
 
 

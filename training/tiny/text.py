@@ -6,13 +6,12 @@ import torch.nn.functional as F
 from flashface_core.face2diffusion.word import PLACEHOLDER, inject, placeholder_positions
 from flashface_core.tiny_text import MIXTURE, WIDTH, embeddings
 
+START, END = 49406, 49407  # of CLIP's vocabulary; END fills up
+
 
 def with_person(caption: str) -> str:
     """The same with Face2Diffusion's placeholder."""
     return caption.replace("a portrait of ", f"a portrait of {PLACEHOLDER}, ", 1)
-
-
-START, END = 49406, 49407  # of CLIP's vocabulary; END fills up
 
 
 class ToyText:
