@@ -33,7 +33,6 @@ FOOTNOTE = "the same graph with the tiny models and drawn people"
 FEET = {
     "14_lora_and_controlnet": "drawn people; what goes in, beside a LoRA. No result is shown",
     "17_training_free": "drawn people; what goes in. No result is shown",
-    "16_face2diffusion": "drawn people; what goes in. No result is shown",
 }
 MARGIN, FOOT, LARGEST = 16, 28, 512
 BACK, INK, FAINT = (32, 33, 36), (235, 235, 235), (150, 150, 155)
@@ -176,7 +175,7 @@ def panels(name: str, photos: Sequence[Pictures], drawn: dict[str, Pictures]) ->
         lines = ("lines that count", tiles(drawn["Lines"], 1, 232))
         return [[("Photos", tiles(first, 2, 116)), lines]]
     if name == "16_face2diffusion":
-        return [[("Photos", tiles(first, 2, 116)), ('"a photo of f l ..."', words_card("f l"))]]
+        return [[("Photos", tiles(first, 2, 116)), ('"a portrait of f l, ..."', tiles(saved, 1))]]
     if name == "17_training_free":
         return [[("Photos", tiles(first, 2, 116)), ("any SDXL model", words_card("SDXL"))]]
     if name == FIRST:

@@ -30,6 +30,7 @@ SHOWN = 6  # people in the grid
 SHORT = {
     "Face Fusion, training-free": "Fusion, untrained",
     "FaceStudio, style image": "FaceStudio, image",
+    "training-free reference": "own attention",
 }
 COLUMNS = (
     "similarity",
