@@ -155,7 +155,8 @@ class Views:
     """Pictures of 64 pixels with their captions, some with the face painted out."""
 
     def __init__(self, seed: int, people: int, times: int, device="cpu") -> None:
-        everyone, scenes = (rows.to(device) for rows in cast(seed, "train", 0, people, times))
+        everyone, scenes = cast(seed, "train", 0, people, times)
+        everyone, scenes = everyone.to(device), scenes.to(device)
         parts = []
         for some, where in batches(everyone, scenes):
             pictures, boxes = draw(some, where)

@@ -113,7 +113,7 @@ def draw_people(recipe: SystemRecipe, models: Path, work: Path, is_seen: bool) -
             which = load_file(work / PEOPLE)["which"]
             identity, expression = load_encoders(work / FACES)
             assert expression is not None
-            seers = [it.to(device) for it in (identity, expression, load_style(work / STYLES))]
+            seers = identity.to(device), expression.to(device), load_style(work / STYLES).to(device)
             _save(see_people(which, recipe.seed, "train", *seers, device), work / SEEN)
     PartialState().wait_for_everyone()
     people = join_people(recipe.seed, "train", [load_file(work / PEOPLE)])
