@@ -72,7 +72,7 @@ def plain(clip, text: str) -> torch.Tensor:
     return nodes.CLIPTextEncode().encode(clip, text)[0][0][0]
 
 
-def expected(clip, word: torch.Tensor, text=TEXT, at=AT) -> torch.Tensor:
+def expected(clip, word: torch.Tensor, text=TEXT, *ats: int) -> torch.Tensor:
     """S* injected into the embeddings of one chunk, around core's text model."""
     ids = torch.tensor([[token for token, _ in clip.tokenize(text)["l"][0]]])
     clip.load_model()
@@ -81,8 +81,9 @@ def expected(clip, word: torch.Tensor, text=TEXT, at=AT) -> torch.Tensor:
     device = embeddings.position_embedding.weight.device
     tokens = embeddings.token_embedding(ids.to(device), out_dtype=torch.float32)
     places = embeddings.position_embedding.weight.float()
-    embedded = inject(tokens, word[None].to(device), places, at)
-    return transformer(None, embeds=embedded, num_tokens=[77], dtype=torch.float32)[0].cpu()
+    for at in ats or (AT,):
+        tokens = inject(tokens, word[None].to(device), places, at)
+    return transformer(None, embeds=tokens, num_tokens=[77], dtype=torch.float32)[0].cpu()
 
 
 def test_the_placeholder_is_the_word_of_the_face(clip, loaded):
@@ -101,10 +102,6 @@ def test_the_text_before_is_unchanged_and_what_follows_reads_the_person(clip, lo
     for at in range(AT, 77):  # a token attends to those before it
         assert not torch.equal(one[:, at], without[:, at])
         assert not torch.equal(one[:, at], other[:, at])
-    tiny = FlashFaceTinyModels.execute().args[2]  # here no token attends to another
-    one, without = encode(tiny, loaded), plain(tiny, TEXT)
-    differ = (one != without).any(dim=-1)[0].nonzero().flatten().tolist()
-    assert differ == [AT, AT + 1]
 
 
 @pytest.mark.parametrize("placeholder", ["sks", "S*", "my old friend", "f l"])
@@ -146,11 +143,9 @@ def test_in_long_prompts_the_pair_stays_in_one_chunk(clip, loaded, words):
 
 
 def test_every_placeholder_is_the_person(clip, loaded):
-    tiny = FlashFaceTinyModels.execute().args[2]
-    got = encode(tiny, loaded, text="f l and f l")
-    alone = expected(tiny, loaded.word(person(1)), "f l and f l", 4)
-    assert torch.equal(got[:, 4:6], alone[:, 4:6])
-    assert torch.allclose(got[:, 1:3], encode(tiny, loaded, text="f l")[:, 1:3], atol=1e-6)
+    text = "f l and f l"
+    both = expected(clip, loaded.word(person(1)), text, 1, 4)
+    assert torch.equal(encode(clip, loaded, text=text), both)
 
 
 def test_the_clip_is_left_as_it_was(clip, loaded):
