@@ -73,11 +73,12 @@ def models(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole_clip():
-    """The published implementation: the rule's text encoder, whose layers do nothing, and a vision
-    model of 24 narrow layers."""
+    """The published implementation: the rule's text encoder, of whose layers the first alone does
+    something, and a vision model of 24 narrow layers."""
     from transformers import CLIPConfig, CLIPModel
 
-    text = {"hidden_size": 768, "num_hidden_layers": 0, "eos_token_id": 49407}
+    text = {"hidden_size": 768, "num_hidden_layers": 1, "eos_token_id": 49407}
+    text |= {"intermediate_size": 3072, "num_attention_heads": 12}
     vision = {"hidden_size": 64, "num_hidden_layers": 24, "num_attention_heads": 2}
     vision |= {"intermediate_size": 128, "patch_size": 14, "image_size": 224}
     torch.manual_seed(SEED)
@@ -87,7 +88,8 @@ def whole_clip():
         for name, parameter in model.named_parameters():
             if "vision" in name and "norm" not in name:
                 parameter.normal_(std=0.2)  # as initialised, all pictures are nearly alike
-    given = {k: v.half().float() for k, v in clip_state_dict().items() if "layers" not in k}
+    whole = {k: v.half().float() for k, v in clip_state_dict().items()}
+    given = {k: v for k, v in whole.items() if "layers" not in k or "layers.0." in k}
     del given["text_projection.weight"]
     assert not model.load_state_dict(given, strict=False).unexpected_keys
     return model
