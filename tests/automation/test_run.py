@@ -52,7 +52,7 @@ def test_the_table_has_every_row_with_its_values_and_scores(whole):
         assert row["identified"] == (row["looks_most_like"] == row["person"])
         assert row["clip"] is None
     assert {row["server"] for row in rows} == {journal(out)[0]["server"]}
-    assert 0 < sum(row["identified"] for row in rows) < ROWS  # after one step, by chance
+    assert sum(row["identified"] for row in rows) > ROWS / PEOPLE  # better than by chance
     assert "Agreement with the prompt is left out: --clip" in (out / "summary.txt").read_text()
 
 

@@ -267,15 +267,16 @@ def test_a_region_moves_what_is_drawn(tiny):
 
 @pytest.mark.parametrize("size", [(17, 23), (16, 24)], ids=str)
 def test_a_batch_of_three_is_three_pictures_at_any_size(either, size):
+    """In one step: in two the tiny MODEL alone makes 2e-4 of rounding."""
     model = either.applied(placed(identity(), attention="inside the region"))
 
     def of_noise(*samples):
         latent = {**empty_latent(len(samples), *size), "batch_index": list(samples)}
-        return either.sample(model, latent=latent)
+        return either.sample(model, latent=latent, steps=1)
 
     batch = of_noise(0, 1, 2)
     for i in range(3):
-        assert relative_error(batch[i], of_noise(i)[0]) <= 2e-4  # trained values are large
+        assert relative_error(batch[i], of_noise(i)[0]) <= 2e-5
 
 
 def test_without_guidance_there_are_positive_rows_alone(tiny):

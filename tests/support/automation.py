@@ -16,7 +16,7 @@ from .server import WORKFLOWS
 from .tools import ROOT, load_tool
 
 WORKFLOW = WORKFLOWS / "api" / "01_start_here.json"
-PEOPLE, PHOTOS, STEPS, SIDE = 5, 2, 1, 64
+PEOPLE, PHOTOS, STEPS, SIDE = 5, 2, 1, 128
 SEEDS = (1, 2)
 PROMPTS = tuple(
     f"a portrait of {who}, upright"

@@ -77,7 +77,7 @@ def test_the_photo_again_is_a_copy_and_the_true_drawing_is_none(probes, people):
     assert copied.photo >= 0.95 and copied.copy_paste >= 0.5
     assert copied.expression >= 0.95
     # The probes read the lean of .92 of 200 drawings; of a misread one it may be the photo's.
-    assert true.pose <= 0.3 and copied.pose >= 0.9
+    assert true.pose <= 0.25 and copied.pose >= 0.9
 
 
 def test_intervals_hold_the_means_and_narrow_with_more_people(probes, people):

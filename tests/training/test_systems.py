@@ -84,16 +84,16 @@ def a_step(networks, people, text, **sampling):
 def test_only_what_belongs_to_the_system_learns_and_all_of_it(system, start, text, people):
     networks = make(system, start, text)
     networks.freeze_all_but(networks.parts)
-    predicted, target = networks(*a_step(networks, people, text))
+    # Without a text to take all of an attention, so that gradients come from the photos everywhere.
+    given = {"drop_text": 1.0} if system == "face_fusion" else {}
+    predicted, target = networks(*a_step(networks, people, text, **given))
     (predicted - target).square().mean().backward()
     learning = {name for name, p in networks.named_parameters() if p.requires_grad}
     reached = {n for n, p in networks.named_parameters() if p.grad is not None and p.grad.any()}
     own = {"face2diffusion": "mapping.", "facestudio": ("linear.", "unet."), "face_fusion": "proj"}
     assert learning and all(name.startswith(own[system]) for name in learning)
     # The learned vector stands in for an expression in a fifth of the samples, perhaps in none.
-    # Where the text has all of an attention, no gradient comes from a photo.
-    late = {f"projections.input_3_0.{part}.weight" for part in "kv"}
-    assert learning - reached <= {"mapping.null_exp"} | late
+    assert learning - reached <= {"mapping.null_exp"}
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
