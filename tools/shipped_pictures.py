@@ -26,6 +26,7 @@ SEED = 5
 PEOPLE = 8
 PHOTOS = REPO / "tiny_models" / "photos.png"  # a row for each, of four
 SHOWN = (0, 2)  # which people of it: they differ in everything
+SHOWN_IN = {"toy_style_portrait": (6, 2), "toy_style_two_people": (6, 2)}  # as they have it
 
 # In order: toy_saved_identity takes the file that toy_save_identity leaves.
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
@@ -45,7 +46,6 @@ def main() -> None:
     people = draw_photos(SEED, PEOPLE)
     drawn = [photo for photos in people for photo in photos]
     tiles(drawn, len(people[0]), drawn[0].width).save(PHOTOS, optimize=True)
-    photos = [people[person] for person in SHOWN]
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with ComfyServer(comfy=os.environ.get("COMFYUI_PATH") or PRIVATE / "ComfyUI") as server:
         scene, pair = draw_scene(server), draw_pair(server)
@@ -54,6 +54,7 @@ def main() -> None:
             is_toy = name == FIRST or name.startswith("toy_")
             drawn = run(server, workflow if is_toy else as_toy(workflow))
             drawn |= {"scene": [scene], "pair": [pair]}
+            photos = [people[person] for person in SHOWN_IN.get(name, SHOWN)]
             rows = panels(name, photos, drawn)
             foot = "" if is_toy else FEET.get(name, FOOTNOTE)
             sheet(rows, foot).save(WORKFLOWS / f"{name}.jpg", quality=90)

@@ -39,9 +39,9 @@ def someone(canvas: Canvas, person: int, title: str = "Photos", name: str = "") 
     return Someone(photos, who, who["FACE_IDENTITY"])
 
 
-def pair(canvas: Canvas) -> tuple[list[Someone], list[list[Node]]]:
-    """A and B, and the columns of their nodes."""
-    people = [someone(canvas, n, f"Photos of {name}", name) for n, name in ((0, "A"), (2, "B"))]
+def pair(canvas: Canvas, a: int = 0, b: int = 2) -> tuple[list[Someone], list[list[Node]]]:
+    """A and B, and the columns of their nodes. a, b: which people of FlashFaceTinyPhotos."""
+    people = [someone(canvas, n, f"Photos of {name}", name) for n, name in ((a, "A"), (b, "B"))]
     return people, [[one.photos for one in people], [one.who for one in people]]
 
 

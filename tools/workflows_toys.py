@@ -239,14 +239,14 @@ def in_style(canvas: Canvas, of: Models, identity: Output, style: Style, latent:
     )
     apply = canvas.add("FaceStudioApply", model=of.model, facestudio=facestudio)
     given = apply["MODEL"], encode["positive"], encode["negative"], latent
-    return Styled(loader, [encode, apply], draw(canvas, of, *given, seed=3))
+    return Styled(loader, [encode, apply], draw(canvas, of, *given, seed=6))
 
 
 def style_portrait(canvas: Canvas) -> None:
     of = tiny_models(canvas)
     latent = size(canvas, SIDE, SIDE)
     style = style_image(canvas, of, latent, seed=3)
-    one = someone(canvas, 0, name="A")
+    one = someone(canvas, 6, name="A")
     made = in_style(canvas, of, one.identity, style, latent)
     picture = saved(canvas, made.drawn.pictures, prefix="FaceStudio")
     canvas.lay(
@@ -268,7 +268,7 @@ def style_two_people(canvas: Canvas) -> None:
         "EmptyLatentImage", "Size of the style image", width=SIDE, height=SIDE, batch_size=1
     )
     style = style_image(canvas, of, small, seed=4)
-    people, who = pair(canvas)
+    people, who = pair(canvas, a=6)  # long hair fills a half
     half = dict(y=0.0, width=0.5, height=1.0)
     both = placed(canvas, people, [{"x": 0.0, **half}, {"x": 0.5, **half}])
     latent = size(canvas, 2 * SIDE, SIDE)
