@@ -128,6 +128,7 @@ def test_every_claim_is_measured(folder, evaluation, monkeypatch):
     assert all(-1 <= value <= 1 for value in found.values())
     same = {name: value for name, value in found.items() if name.startswith("with_cgdr")}
     assert same and all(found[name.replace("with", "without", 1)] == same[name] for name in same)
+    assert found["cgdr_elsewhere_gain"] == found["cgdr_agreement_gain_high"] == 0
     assert {"expression_of_photo", "style_alone_similarity", "two_people_own"} <= set(found)
 
 

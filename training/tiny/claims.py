@@ -70,13 +70,14 @@ def _share(right: Tensor) -> float:
 def class_guidance(evaluation, systems: Systems, without: Path) -> dict[str, float]:
     """Pictures of adults by two mapping networks of one recipe, the second one without CGDR.
 
-    change: mean difference to the pictures without a person's word, at the head and elsewhere.
-    agreement: mean probability that the readers give to what the text asks for, which is not
-    saturated where the share of right answers is; its difference has an interval over people.
+    change: mean difference to the pictures without a person's word, at the head and elsewhere:
+    there the text alone decides. agreement: mean probability that the readers give to what the text
+    asks for. Neither is saturated where the share of right answers is; what CGDR gains in them has
+    an interval over people.
     """
     encoders = systems.folder / FACES
     mappings = {"with": None, "without": load_face2diffusion(without, encoders)}
-    result, agreements = {}, {}
+    result, agreements, elsewhere = {}, {}, {}
     rows = torch.tensor(rows_of(evaluation))
     owner = rows // len(evaluation.labels)
     plain = draw_pictures(evaluation, systems.makers["no reference"](), 4, adults(evaluation))
@@ -86,6 +87,8 @@ def class_guidance(evaluation, systems: Systems, without: Path) -> dict[str, flo
         change = (pictures - plain).abs().mean(1, keepdim=True)
         result[f"{name}_cgdr_change_at_head"] = change[head].mean().item()
         result[f"{name}_cgdr_change_elsewhere"] = change[~head].mean().item()
+        outside = (~head).sum((1, 2, 3)).clamp(min=1)
+        elsewhere[name] = (change * ~head).sum((1, 2, 3)) / outside
         cosines, values = read(evaluation, pictures)
         result[f"{name}_cgdr_similarity"] = cosines.gather(1, owner[:, None]).mean().item()
         result[f"{name}_cgdr_identification"] = _share(cosines.argmax(1) == owner)
@@ -94,13 +97,15 @@ def class_guidance(evaluation, systems: Systems, without: Path) -> dict[str, flo
             result[f"{name}_cgdr_{what}"] = _share(values[what] == truth)
         agreements[name] = agreement(evaluation, pictures, rows)
         result[f"{name}_cgdr_agreement"] = agreements[name].mean().item()
-    better = agreements["with"] - agreements["without"]
-    low, high = bootstrap_interval(better, owner)
-    return result | {
-        "cgdr_agreement_gain": better.mean().item(),
-        "cgdr_agreement_gain_low": low,
-        "cgdr_agreement_gain_high": high,
+    gains = {
+        "agreement": agreements["with"] - agreements["without"],
+        "elsewhere": elsewhere["without"] - elsewhere["with"],
     }
+    for name, gain in gains.items():
+        result[f"cgdr_{name}_gain"] = gain.mean().item()
+        low, high = bootstrap_interval(gain, owner)
+        result |= {f"cgdr_{name}_gain_low": low, f"cgdr_{name}_gain_high": high}
+    return result
 
 
 @torch.no_grad()
