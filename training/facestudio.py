@@ -16,13 +16,14 @@ from .data import FACELESS_STYLE, UNIT_FACE
 from .publish import write_weights
 
 LINEAR, TRANSFORMERS, RESIDUALS = "linear", "transformers", "residuals"
-FACE, STYLE, WHOLE = UNIT_FACE, FACELESS_STYLE, "style"
+FACE, STYLE, WHOLE, TOLD = UNIT_FACE, FACELESS_STYLE, "style", "style of the text"
 DROP_STYLE, DROP_FACE = 0.64, 0.1  # as published, independent of each other
 # Where WHOLE was seen: the shares of samples whose style is that of the whole picture, and is never
 # dropped. OTHER_PICTURES have no face: they stand for the published mixture's pictures of other
-# things (a part of LAION). WHOLE_PEOPLE have one, which the paper does not have: the prior gives a
-# text the style of a whole picture, and the network has to know that beside a face.
-OTHER_PICTURES, WHOLE_PEOPLE = 0.15, 0.3
+# things (a part of LAION). WHOLE_PEOPLE have one, and so have TOLD_PEOPLE, whose style is what the
+# prior makes of the picture's caption. The paper has neither: it relies on a prior whose styles
+# cannot be told from those of pictures, and a small prior's can.
+OTHER_PICTURES, WHOLE_PEOPLE, TOLD_PEOPLE = 0.15, 0.15, 0.3
 
 
 class FaceStudioNetworks(OnFrozenUNet):
@@ -55,16 +56,17 @@ class FaceStudioNetworks(OnFrozenUNet):
         return []
 
     def forward(self, batch, noisy, texts):
-        has_face, is_whole = _parts(batch)
+        has_face, is_whole, is_told = _parts(batch)
         has_style = batch.chances[:, :1] >= DROP_STYLE
         style, face = batch.seen[STYLE] * has_style, batch.seen[FACE] * has_face
         if WHOLE in batch.seen:
             style = torch.where(is_whole, batch.seen[WHOLE], style)
+            style = torch.where(is_told, batch.seen.get(TOLD, batch.seen[WHOLE]), style)
         context = self.linear.branch(style, face)
         return self.predict(noisy, batch.timesteps, context), batch.noise
 
     def rows_with_face(self, batch) -> list[int]:
-        has_face, _ = _parts(batch)
+        has_face, *_ = _parts(batch)
         return torch.nonzero(has_face[:, 0]).flatten().tolist()
 
     def load(self, path: Path) -> None:
@@ -92,12 +94,15 @@ class FaceStudioNetworks(OnFrozenUNet):
         write_weights(path, state, dtype, metadata)
 
 
-def _parts(batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which samples have their face, and which the style of the whole picture, (B, 1) each."""
+def _parts(batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Which samples have their face, the style of the whole picture, that of its text: bool (B, 1)
+    each."""
     chance = batch.chances[:, 1:]
     if WHOLE not in batch.seen:
-        return chance >= DROP_FACE, torch.zeros_like(chance, dtype=torch.bool)
+        nowhere = torch.zeros_like(chance, dtype=torch.bool)
+        return chance >= DROP_FACE, nowhere, nowhere
     # Beside those that have nothing; a chance of 1 leaves nothing out.
     alone = DROP_FACE + OTHER_PICTURES
-    is_whole = (chance >= DROP_FACE) & (chance < alone + WHOLE_PEOPLE)
-    return chance >= alone, is_whole
+    whole = alone + WHOLE_PEOPLE
+    is_whole = (chance >= DROP_FACE) & (chance < whole)
+    return chance >= alone, is_whole, (chance >= whole) & (chance < whole + TOLD_PEOPLE)

@@ -20,6 +20,8 @@ from training.facestudio import (
     DROP_FACE,
     OTHER_PICTURES,
     STYLE,
+    TOLD,
+    TOLD_PEOPLE,
     WHOLE,
     WHOLE_PEOPLE,
     FaceStudioNetworks,
@@ -225,12 +227,27 @@ def test_some_samples_have_the_style_of_the_whole_picture(start, text, people, h
     )
 
 
+@pytest.mark.parametrize("name", [TOLD, WHOLE])
+def test_some_samples_have_the_style_of_the_text_where_it_was_seen(start, text, people, name):
+    people.seen[WHOLE] = people.seen[STYLE].flip(0)
+    people.seen[name] = people.seen[STYLE].flip(1)
+    networks = make("facestudio", start, text)
+    batch, noisy, _ = a_step(networks, people, text)
+    first = DROP_FACE + OTHER_PICTURES + WHOLE_PEOPLE
+    chances = torch.tensor([[0.0, first + 0.01], [1.0, first + TOLD_PEOPLE - 0.01]])
+    context = networks.linear.branch(batch.seen[name], batch.seen[UNIT_FACE])
+    torch.testing.assert_close(
+        networks(batch._replace(chances=chances), noisy, torch.empty(0))[0],
+        networks.predict(noisy, batch.timesteps, context),
+    )
+
+
 @pytest.mark.parametrize("has_face", [False, True])
 def test_all_others_have_that_of_the_picture_without_the_face(start, text, people, has_face):
     people.seen[WHOLE] = people.seen[STYLE].flip(0)
     networks = make("facestudio", start, text)
     batch, noisy, _ = a_step(networks, people, text)
-    whole = DROP_FACE + OTHER_PICTURES + WHOLE_PEOPLE
+    whole = DROP_FACE + OTHER_PICTURES + WHOLE_PEOPLE + TOLD_PEOPLE
     chance = whole if has_face else DROP_FACE - 0.01
     other = batch._replace(chances=torch.tensor([[1.0, chance], [1.0, chance]]))
     face = batch.seen[UNIT_FACE] if has_face else None

@@ -17,13 +17,13 @@ from toy_world.scenes import Scenes
 from training.batches import Sampling
 from training.tiny import claims, compare
 from training.tiny import systems_under_test as contestants
-from training.tiny.encoders import without_faces
+from training.tiny.encoders import without_faces, zoomed
 from training.tiny.evaluation import ToyEvaluation
 from training.tiny.pictures import draw_pictures
 from training.tiny.systems import FACE2DIFFUSION, FACE_FUSION, FACESTUDIO, TRAIN, SystemRecipe, run
 
 SHORT = {
-    **{"face_people": 60, "face_steps": 3, "style_people": 60, "style_steps": 3, "prior_steps": 3},
+    **{"face_people": 60, "face_steps": 3, "style_people": 40, "style_steps": 10, "prior_steps": 3},
     **{"people": 6, "scenes": 3, "hidden": 16},
 }
 
@@ -156,3 +156,19 @@ def test_a_face_painted_out_is_gone_and_all_else_is_left():
 def test_only_the_word_for_the_person_is_put_into_a_caption():
     caption = "a portrait of a child, smiling"
     assert contestants.with_person(caption) == "a portrait of f l, a child, smiling"
+
+
+def test_a_zoom_goes_from_the_picture_to_the_face():
+    places = (torch.arange(128) + 0.5) / 128
+    x, y = torch.meshgrid(places, places, indexing="xy")
+    pictures = torch.stack([x, y, x * 0])[None].expand(3, -1, -1, -1)
+    boxes = torch.tensor([[0.3, 0.4, 0.5, 0.7], [0.3, 0.4, 0.5, 0.7], [0.0, 0.8, 0.2, 1.0]])
+    whole, face, at_the_edge = zoomed(pictures, boxes, torch.tensor([0.0, 1.0, 1.0]))
+    torch.testing.assert_close(whole, pictures[0])
+    half = 0.6 * 0.3  # a little more than the longer side
+    for name, axis, centre in (("x", 0, 0.4), ("y", 1, 0.55)):
+        seen = face[axis].amin(), face[axis].mean(), face[axis].amax()
+        expected = torch.tensor([centre - half, centre, centre + half])
+        torch.testing.assert_close(torch.stack(seen), expected, rtol=0, atol=0.005, msg=name)
+    torch.testing.assert_close(at_the_edge[0].mean(), torch.tensor(0.12), rtol=0, atol=0.002)
+    torch.testing.assert_close(at_the_edge[1].mean(), torch.tensor(0.88), rtol=0, atol=0.002)

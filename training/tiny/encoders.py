@@ -36,16 +36,20 @@ STYLE = {
     "num_hidden_layers": 4,
     "num_attention_heads": 4,
     "num_channels": 3,
-    "image_size": 64,
-    "patch_size": 8,
+    "image_size": 128,
+    "patch_size": 16,
     "projection_dim": 128,
     "image_mean": [0.5, 0.5, 0.5],
     "image_std": [0.5, 0.5, 0.5],
 }
 # Of the attributes that are told apart on a face, those that belong to the person.
 OF_THE_PERSON = tuple(name for name in FACE if name not in ("expression", "age", "lean"))
+OF_THE_FACE = ("age", "expression")
 OF_THE_SCENE = ("background", "clothes", "style", "age", "expression")
 PRIOR_HIDDEN = 256
+# A CLIP's steps: until FACE_ALONE of them it sees faces alone, from WHOLE_FROM on whole pictures,
+# but for SOME_CLOSE of them; HIDDEN: with the face painted out.
+FACE_ALONE, WHOLE_FROM, SOME_CLOSE, HIDDEN = 0.2, 0.6, 0.3, 0.3
 BATCH, RATE = 96, 1e-3
 
 
@@ -147,29 +151,37 @@ class Small(nn.Module):
         initialise(self.vision)
 
     def see(self, pixels: Tensor) -> Tensor:
-        """Pictures (B, 3, 64, 64) in 0..1 to embeddings (B, 128)."""
+        """Pictures (B, 3, 128, 128) in 0..1 to embeddings (B, 128)."""
         return self.vision(pixels * 2 - 1)
 
 
 class Views:
-    """Pictures of 64 pixels with their captions, some with the face painted out."""
+    """Pictures at the size that a CLIP sees, where their faces are, and the captions."""
 
     def __init__(self, seed: int, people: int, times: int, device="cpu") -> None:
         everyone, scenes = cast(seed, "train", 0, people, times)
         everyone, scenes = everyone.to(device), scenes.to(device)
-        parts = []
+        pictures, boxes = [], []
         for some, where in batches(everyone, scenes):
-            pictures, boxes = draw(some, where)
-            both = [pictures, without_faces(pictures, boxes)]
-            parts.append(torch.stack([_bytes(smaller(part)) for part in both], 1))
-        self.pictures, self.captions = torch.cat(parts), captions(scenes.to("cpu"))
+            drawn, box = draw(some, where, STYLE["image_size"])
+            pictures.append((drawn * 255).round().to(torch.uint8))
+            boxes.append(box)
+        self.pictures, self.boxes = torch.cat(pictures), torch.cat(boxes)
+        self.captions = captions(scenes.to("cpu"))
         self.labels = {name: getattr(scenes, name) for name in OF_THE_SCENE}
 
+    def __len__(self) -> int:
+        return len(self.pictures)
 
-def smaller(pictures: Tensor) -> Tensor:
-    """As core brings pictures to a CLIP's size."""
-    size = STYLE["image_size"]
-    return F.interpolate(pictures, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
+    def whole(self, rows: Tensor | slice) -> Tensor:
+        """Of rows: (B, 3, H, W) in 0..1."""
+        return self.pictures[rows].float() / 255
+
+    def varied(self, rows: Tensor, hidden: Tensor, close: Tensor) -> Tensor:
+        """As `whole`; hidden: bool (B,), whose face is painted out; close: (B,), see `zoomed`."""
+        pictures, boxes = self.whole(rows), self.boxes[rows]
+        faceless = without_faces(pictures, boxes)
+        return zoomed(torch.where(hidden[:, None, None, None], faceless, pictures), boxes, close)
 
 
 def without_faces(pictures: Tensor, boxes: Tensor) -> Tensor:
@@ -182,8 +194,17 @@ def without_faces(pictures: Tensor, boxes: Tensor) -> Tensor:
     return torch.where(inside, pictures.new_tensor(FACELESS)[:, None, None], pictures)
 
 
-def _bytes(pictures: Tensor) -> Tensor:
-    return (pictures * 255).round().to(torch.uint8)
+def zoomed(pictures: Tensor, boxes: Tensor, close: Tensor) -> Tensor:
+    """Square pictures (B, 3, H, H), by close (B,): at 0 as they are, at 1 the face alone."""
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    least = 0.6 * (boxes[:, 2:] - boxes[:, :2]).amax(dim=1)  # half of a window; 0.5 is everything
+    half = 0.5 + close * (least.clamp(max=0.5) - 0.5)
+    centre = centre.clamp(half[:, None], 1 - half[:, None])
+    theta = torch.zeros(len(pictures), 2, 3, device=pictures.device)
+    theta[:, 0, 0] = theta[:, 1, 1] = 2 * half
+    theta[:, :, 2] = 2 * centre - 1
+    grid = F.affine_grid(theta, list(pictures.shape), align_corners=False)
+    return F.grid_sample(pictures, grid, align_corners=False, padding_mode="border")
 
 
 def train_style(views: Views, steps: int, prior_steps: int, seed: int) -> Small:
@@ -192,46 +213,63 @@ def train_style(views: Views, steps: int, prior_steps: int, seed: int) -> Small:
     torch.manual_seed(seed)
     random = torch.Generator().manual_seed(seed)
     device = views.pictures.device
-    network, encode_text = Small().to(device), ToyText(str(device))
+    network, texts = Small().to(device), _mean_tokens(views)
     width = STYLE["projection_dim"]
     heads = {name: nn.Linear(width, len(names_of(name))) for name in OF_THE_SCENE}
     heads = nn.ModuleDict(heads).to(device)
     parameters = [*network.parameters(), *heads.parameters()]
-    for step, rows, update in _steps(parameters, steps, len(views.captions), seed):
-        with torch.no_grad():
-            told = encode_text([views.captions[row] for row in rows.tolist()])
-            hidden = (torch.rand(len(rows), generator=random) < 0.3).long()
-        seen = network.see(views.pictures[rows, hidden].float() / 255)
-        cosine = F.normalize(seen, dim=1) @ F.normalize(network.text(told), dim=1).T
-        logits, own = cosine * network.scale.exp(), torch.arange(len(rows), device=device)
-        match = F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)
-        read = [F.cross_entropy(head(seen), views.labels[n][rows]) for n, head in heads.items()]
-        update(match + torch.stack(read).sum())
-        _tell(step, steps, match=match, read=torch.stack(read).mean())
+    for step, rows, update in _steps(parameters, steps, len(views), seed):
+        # First faces alone, then smaller and smaller in their pictures: otherwise neither age nor
+        # expression was read in 4000 steps, as the rest is so much easier.
+        done, is_face = step / steps, step < FACE_ALONE * steps
+        closest = min(1.0, max(0.0, (WHOLE_FROM - done) / (WHOLE_FROM - FACE_ALONE)))
+        chances = torch.rand(3, len(rows), generator=random)
+        close = closest + (1 - closest) * chances[0] * (chances[1] < SOME_CLOSE)
+        hidden = ((chances[2] < HIDDEN) & (not is_face)).to(device)
+        rows = rows.to(device)
+        seen = network.see(views.varied(rows, hidden, close.to(device)))
+        read = {}
+        for name in OF_THE_FACE if is_face else OF_THE_SCENE:
+            label = views.labels[name][rows]
+            if name in OF_THE_FACE:
+                label = label.masked_fill(hidden, -1)
+            read[name] = F.cross_entropy(heads[name](seen), label, ignore_index=-1)
+        match = seen.new_zeros(())
+        if not is_face:
+            cosine = F.normalize(seen, dim=1) @ F.normalize(network.text(texts[rows]), dim=1).T
+            logits, own = cosine * network.scale.exp(), torch.arange(len(rows), device=device)
+            match = F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)
+        update(match + torch.stack([*read.values()]).sum())
+        _tell(step, steps, match=match, **read)
     network.eval().requires_grad_(False)
     with torch.no_grad():  # embeddings about as long as those of faces
-        seen = network.see(views.pictures[:1000, 0].float() / 255)
+        seen = network.see(views.whole(slice(1000)))
         (projection,) = network.vision.get_submodule("visual_projection").parameters()
         projection /= seen.norm(dim=1).mean()
-    _train_prior(network, views, encode_text, prior_steps, seed)
+    _train_prior(network, views, texts, prior_steps, seed)
     return network
 
 
-def _train_prior(network: Small, views: Views, encode_text: ToyText, steps: int, seed: int) -> None:
+def _train_prior(network: Small, views: Views, texts: Tensor, steps: int, seed: int) -> None:
     """The embedding of a whole picture from its text; the pictures are seen once."""
     network.prior.requires_grad_(True)
     with torch.no_grad():
-        seen = torch.cat(
-            [network.see(part[:, 0].float() / 255) for part in views.pictures.split(256)]
-        )
-        parts = range(0, len(seen), 256)
-        told = [encode_text(views.captions[i : i + 256]).mean(1, keepdim=True) for i in parts]
-    tokens = torch.cat(told)
+        parts = range(0, len(views), 256)
+        seen = torch.cat([network.see(views.whole(slice(i, i + 256))) for i in parts])
     for step, rows, update in _steps(network.prior.parameters(), steps, len(seen), seed):
-        error = F.mse_loss(network.prior(tokens[rows]), seen[rows])
+        error = F.mse_loss(network.prior(texts[rows]), seen[rows])
         update(error)
         _tell(step, steps, prior=error)
     network.prior.requires_grad_(False)
+
+
+@torch.no_grad()
+def _mean_tokens(views: Views) -> Tensor:
+    """The captions as the text half and the prior read them: (N, 1, 768)."""
+    encode_text = ToyText(str(views.pictures.device))
+    parts = range(0, len(views), 256)
+    told = [encode_text(views.captions[i : i + 256]).mean(1, keepdim=True) for i in parts]
+    return torch.cat(told)
 
 
 def save_face(identity: MSID, expression: MSID, path: Path) -> None:

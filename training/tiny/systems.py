@@ -4,15 +4,19 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from flashface_core.comfy_adapter.facestudio.style import build_style_encoder
 from flashface_core.comfy_adapter.flashface.tiny import FOLDER, VAE
 from flashface_core.face2diffusion.files import load_encoders
+from flashface_core.facestudio.condition import TextPrior
 from flashface_core.flashface.checkpoint import Checkpoint
+from flashface_core.tiny_text import WIDTH
 from flashface_core.weights_file import read_state_dict
 from training.data import PeopleInMemory
 from training.face2diffusion import EXPRESSION_SEEN, FACE, MAPPING, Face2DiffusionNetworks
@@ -76,9 +80,9 @@ class SystemRecipe:
     seed: int = 0
     face_people: int = 9000
     face_steps: int = 1600
-    style_people: int = 8000
-    style_steps: int = 1400
-    prior_steps: int = 4000
+    style_people: int = 3350
+    style_steps: int = 1800
+    prior_steps: int = 1500
     people: int = 3600
     scenes: int = 8
     hidden: int = 256
@@ -94,7 +98,7 @@ def make_encoders(recipe: SystemRecipe, work: Path) -> None:
             identity = encoders.train_face(pool, recipe.face_steps, recipe.seed)
             encoders.save_face(identity, expression, work / FACES)
         if not (work / STYLES).exists():
-            views = encoders.Views(recipe.seed, recipe.style_people, 2, device)
+            views = encoders.Views(recipe.seed, recipe.style_people, recipe.scenes, device)
             steps = (recipe.style_steps, recipe.prior_steps)
             network = encoders.train_style(views, *steps, recipe.seed)
             encoders.save_style(network, work / STYLES)
@@ -113,8 +117,11 @@ def draw_people(recipe: SystemRecipe, models: Path, work: Path, is_seen: bool) -
             which = load_file(work / PEOPLE)["which"]
             identity, expression = load_encoders(work / FACES)
             assert expression is not None
-            seers = identity.to(device), expression.to(device), load_style(work / STYLES).to(device)
-            _save(see_people(which, recipe.seed, "train", *seers, device), work / SEEN)
+            style, prior = load_style(work / STYLES)
+            faces = identity.to(device), expression.to(device)
+            styles = style.to(device), prior.to(device)
+            seen = see_people(which, recipe.seed, "train", *faces, *styles, device)
+            _save(seen, work / SEEN)
     PartialState().wait_for_everyone()
     people = join_people(recipe.seed, "train", [load_file(work / PEOPLE)])
     if is_seen:
@@ -122,15 +129,17 @@ def draw_people(recipe: SystemRecipe, models: Path, work: Path, is_seen: bool) -
     return people
 
 
-def load_style(path: Path):
-    """The vision network of a file of `save_style`."""
+def load_style(path: Path) -> tuple[Any, TextPrior]:
+    """The vision network and the prior of a file of `save_style`."""
     state, metadata = read_state_dict(path)
-    prefix = "style_encoder."
-    network = build_style_encoder(json.loads(metadata["style_encoder.config"]), torch.nn)
-    network.load_state_dict(
-        {key.removeprefix(prefix): v for key, v in state.items() if key.startswith(prefix)}
-    )
-    return network.requires_grad_(False).eval()
+    config = json.loads(metadata["style_encoder.config"])
+    prior = TextPrior(WIDTH, encoders.PRIOR_HIDDEN, config["projection_dim"])
+    networks = build_style_encoder(config, nn), prior
+    for network, prefix in zip(networks, ("style_encoder.", "prior."), strict=True):
+        own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        network.load_state_dict(own)
+        network.requires_grad_(False).eval()
+    return networks
 
 
 def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
