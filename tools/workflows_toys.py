@@ -231,7 +231,9 @@ class Styled(NamedTuple):
     drawn: Drawn
 
 
-def in_style(canvas: Canvas, of: Models, identity: Output, style: Style, latent: Node) -> Styled:
+def in_style(
+    canvas: Canvas, of: Models, identity: Output, style: Style, latent: Node, seed: int
+) -> Styled:
     loader = canvas.add("FaceStudioLoader", model_name="facestudio_tiny.safetensors")
     facestudio = loader["FACESTUDIO"]
     encode = canvas.add(
@@ -239,7 +241,7 @@ def in_style(canvas: Canvas, of: Models, identity: Output, style: Style, latent:
     )
     apply = canvas.add("FaceStudioApply", model=of.model, facestudio=facestudio)
     given = apply["MODEL"], encode["positive"], encode["negative"], latent
-    return Styled(loader, [encode, apply], draw(canvas, of, *given, seed=6))
+    return Styled(loader, [encode, apply], draw(canvas, of, *given, seed=seed))
 
 
 def style_portrait(canvas: Canvas) -> None:
@@ -247,7 +249,7 @@ def style_portrait(canvas: Canvas) -> None:
     latent = size(canvas, SIDE, SIDE)
     style = style_image(canvas, of, latent, seed=3)
     one = someone(canvas, 6, name="A")
-    made = in_style(canvas, of, one.identity, style, latent)
+    made = in_style(canvas, of, one.identity, style, latent, seed=6)
     picture = saved(canvas, made.drawn.pictures, prefix="FaceStudio")
     canvas.lay(
         [
@@ -272,7 +274,7 @@ def style_two_people(canvas: Canvas) -> None:
     half = dict(y=0.0, width=0.5, height=1.0)
     both = placed(canvas, people, [{"x": 0.0, **half}, {"x": 0.5, **half}])
     latent = size(canvas, 2 * SIDE, SIDE)
-    made = in_style(canvas, of, both.identity, style, latent)
+    made = in_style(canvas, of, both.identity, style, latent, seed=8)
     picture = saved(canvas, made.drawn.pictures, box=WIDE, prefix="FaceStudio")
     canvas.lay(
         [
