@@ -28,18 +28,18 @@ SHORT = ToyRecipe(
     scenes=6,
     width=32,
     heads=1,
-    unseen=4,
+    unseen=2,
     pretrain=dataclasses.replace(ToyRecipe().pretrain, steps=2, **FEW),
     train=dataclasses.replace(ToyRecipe().train, steps=2, save_every=1, log_every=1, **FEW),
 )
 
 
-def make(out, recipe, *more) -> None:
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+def make(out, recipe, *more, processes: int = 1) -> None:
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     done = subprocess.run(
         [
             sys.executable,
-            *launch,
+            *(launch if processes > 1 else ()),
             "-m",
             "training.tiny.make",
             "--out",
@@ -61,7 +61,7 @@ def make(out, recipe, *more) -> None:
 def test_one_command_makes_everything_and_goes_on_where_it_was(tmp_path):
     recipe, out = tmp_path / "recipe.json", tmp_path / "made"
     recipe.write_text(json.dumps(dataclasses.asdict(SHORT)))
-    make(out, recipe)
+    make(out, recipe, processes=2)
     base = load_base(out / "base_tiny.safetensors")
     assert torch.equal(base.target["out.2.weight"], base.reference["out.2.weight"])
     model, net = load_flashface(out / "flashface_tiny.safetensors", "fp32")

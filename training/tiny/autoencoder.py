@@ -225,7 +225,7 @@ def score(model, seed: int, people: int = 200) -> dict[str, float]:
     squared: dict[str, list[Tensor]] = {"pictures": [], "face crops": []}
     spreads = []
     for first in range(0, people, 20):
-        rows = range(first, first + 20)
+        rows = range(first, min(first + 20, people))
         drawn, boxes = draw(
             People.draw_from(seed, "test", rows), Scenes.draw_from(seed, "test", rows)
         )

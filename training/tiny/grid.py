@@ -14,21 +14,21 @@ from training.networks import FlashFaceNetworks
 from training.pictures import save_grid
 from training.sampling import Models, Settings, identity_of, sample_pictures
 
-PEOPLE, SCENES, REFERENCES = 4, 4, 4
+SCENES, REFERENCES = 4, 4
 SETTINGS = Settings(steps=10)
 
 
 class Grid:
-    """Per row the reference crops, then pictures made of them, and one without a face."""
+    """A row per person: the reference crops, pictures made of them, and one without a face."""
 
-    def __init__(self, vae: Path, encode_text: TextEncoder, seed: int) -> None:
+    def __init__(self, vae: Path, encode_text: TextEncoder, seed: int, people: int) -> None:
         self.vae, self.encode_text, self.seed = load_vae(vae), encode_text, seed
         total = REFERENCES + SCENES
-        rows = torch.arange(PEOPLE).repeat_interleave(total)
-        people = People.draw_from(seed, "test", PEOPLE)[rows]
-        self.scenes = Scenes.draw_from(seed, "test", PEOPLE * total)
-        pictures, boxes = draw(people, self.scenes)
-        self.boxes = face_boxes(people, self.scenes)
+        rows = torch.arange(people).repeat_interleave(total)
+        shown = People.draw_from(seed, "test", people)[rows]
+        self.scenes = Scenes.draw_from(seed, "test", people * total)
+        pictures, boxes = draw(shown, self.scenes)
+        self.boxes = face_boxes(shown, self.scenes)
         self.crops = face_crop(pictures, boxes)
 
     def save(self, networks: FlashFaceNetworks, path: Path) -> None:

@@ -116,7 +116,9 @@ def make_vae(recipe: ToyRecipe, path: Path, start: Path | None) -> None:
     model = train_autoencoder(recipe.autoencoder_steps, recipe.seed, start=before)
     if PartialState().is_main_process:
         save_autoencoder(model, path)
-        for name, value in score(load_autoencoder(path), recipe.seed).items():
+        for name, value in score(
+            load_autoencoder(path), recipe.seed, min(200, recipe.people)
+        ).items():
             log.info("%20s %.2f", name, value)
 
 
@@ -186,7 +188,7 @@ def train_flashface(
     recipe: ToyRecipe, start: Checkpoint, people: PeopleInMemory, vae: Path, folder: Path, out: Path
 ) -> None:
     networks, encode_text = described(recipe, start)
-    grid = Grid(vae, encode_text, recipe.seed)
+    grid = Grid(vae, encode_text, recipe.seed, min(4, recipe.unseen))
     unseen = encode_people(load_autoencoder(vae), recipe.seed, "test", 0, recipe.unseen, 5)
     unseen = join_people(recipe.seed, "test", [unseen])
     started = time.monotonic()
