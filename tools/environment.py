@@ -72,6 +72,9 @@ PINS = {
 # $FLASHFACE_DETECTORS: which of them the commands find. Tests run with each.
 DETECTORS = {"mtcnn": ("mtcnn",), "all": ("mtcnn", "insightface", "zoo"), "none": ()}
 
+# Of 20,000 modules a few thousand are ever imported, and compiled then.
+INSTALL = ("install", "--no-compile")
+
 # ComfyUI's web page. $FLASHFACE_FRONTEND: a version of it, or `newest`; else ComfyUI's own pin.
 FRONTEND = "comfyui-frontend-package"
 
@@ -173,10 +176,10 @@ def _set_up(environment: Environment, version: str) -> None:
     stage(f"ComfyUI from {PINS['comfyui']['requirement']}")
     _extract_comfyui(environment)
     stage(", ".join(PINS["torch"]))
-    _pip(environment, "install", *PINS["torch"])
+    _pip(environment, *INSTALL, *PINS["torch"])
     stage("ComfyUI's requirements and the test tools")
     requirements = str(comfy / "requirements.txt")
-    _pip(environment, "install", *PINS["torch"], "-r", requirements, *PINS["tools"])
+    _pip(environment, *INSTALL, *PINS["torch"], "-r", requirements, *PINS["tools"])
     # An environment made by an earlier version may hold them.
     optional = [name.partition("==")[0] for name in PINS["mtcnn"] + PINS["insightface"]]
     _pip(environment, "uninstall", "-y", "-q", *optional)
@@ -222,7 +225,7 @@ def _fill(environment: Environment, folder: Path, *requirements: str) -> None:
     """Install packages into a folder of their own; it is there only when it is whole."""
     unfinished = folder.with_name(folder.name + ".part")
     shutil.rmtree(unfinished, ignore_errors=True)
-    _pip(environment, "install", "--no-deps", "--target", str(unfinished), *requirements)
+    _pip(environment, *INSTALL, "--no-deps", "--target", str(unfinished), *requirements)
     unfinished.rename(folder)
 
 
