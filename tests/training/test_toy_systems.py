@@ -17,7 +17,7 @@ from toy_world.scenes import Scenes
 from training.batches import Sampling
 from training.tiny import claims, compare
 from training.tiny import systems_under_test as contestants
-from training.tiny.encoders import without_faces, zoomed
+from training.tiny.encoders import Views, without_faces, zoomed
 from training.tiny.evaluation import ToyEvaluation
 from training.tiny.pictures import draw_pictures
 from training.tiny.systems import FACE2DIFFUSION, FACE_FUSION, FACESTUDIO, TRAIN, SystemRecipe, run
@@ -151,6 +151,17 @@ def test_a_face_painted_out_is_gone_and_all_else_is_left():
     assert inside.flatten(2).std(2).max() < 1e-3
     assert torch.equal(masked[:, :, :, :4], pictures[:, :, :, :4])
     assert (masked != pictures).any(1).float().mean() < 0.6
+
+
+def test_of_a_clips_pictures_those_that_are_hidden_lose_the_face_and_close_ones_the_rest():
+    views = Views(0, 2, 2)
+    rows, near = torch.arange(4), torch.tensor([0.0, 0.0, 1.0, 1.0])
+    hidden = torch.tensor([False, True, False, True])
+    seen, whole, boxes = views.varied(rows, hidden, near), views.whole(rows), views.boxes
+    torch.testing.assert_close(seen[0], whole[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(seen[1], without_faces(whole, boxes)[1], rtol=0, atol=1e-5)
+    torch.testing.assert_close(seen[2], zoomed(whole, boxes, near)[2])
+    assert seen[3, :, 32:96, 32:96].flatten(1).std(1).max() < 1e-3 < seen[2].std()
 
 
 def test_only_the_word_for_the_person_is_put_into_a_caption():
