@@ -3,7 +3,8 @@
     python tools/comfy.py benchmark step [--sizes 64x64 96x64] [--photos 1 4 16] [--json FILE]
 
 Weights are made by rule in the published layout, or read from --checkpoint. Everything runs in
-turn in one process; on a CPU the time is that of the processor.
+turn in one process; on a CPU the time is that of the processor. "operations" counts those of
+matrix products, attention and convolutions, in multiples of the plain UNet's.
 """
 
 import argparse
@@ -68,7 +69,8 @@ def measure(bench, options: argparse.Namespace, size: tuple[int, int], photos: i
     run_in_turn({name: case.timing for name, case in cases.items()}, options.rounds, bench.device)
     rows = []
     for name, case in cases.items():
-        ratio, low, high = ratios(case.timing, cases[BASES[case.rows]].timing)
+        base = cases[BASES[case.rows]].timing
+        ratio, low, high = ratios(case.timing, base)
         rows.append(
             {
                 "case": name,
@@ -76,6 +78,7 @@ def measure(bench, options: argparse.Namespace, size: tuple[int, int], photos: i
                 "seconds": round(case.timing.median, 4),
                 "ratio": round(ratio, 3),
                 "quartiles": [round(low, 3), round(high, 3)],
+                "operations": round(case.timing.operations / base.operations, 3),
                 "photos through the ReferenceNet": case.passes,
                 "peak_mib": case.timing.peak_mib and round(case.timing.peak_mib),
             }
@@ -98,12 +101,16 @@ def show(bench, table: dict) -> None:
         f"latents {table['height']} x {table['width']}, {table['photos']} photos of a person, "
         f"cache {table['cache_mib_per_step']} MB per step"
     )
-    print(f"{'case':44}{'rows':>5}{'s':>9}{'x plain':>9}{'quartiles':>16}{'photos':>8}{'MB':>7}")
+    print(
+        f"{'case':44}{'rows':>5}{'s':>9}{'x plain':>9}{'quartiles':>16}"
+        f"{'operations':>12}{'photos':>8}{'MB':>7}"
+    )
     for row in table["rows"]:
         low, high = row["quartiles"]
         print(
             f"{row['case']:44}{row['rows']:>5}{row['seconds']:>9.3f}{row['ratio']:>9.3f}"
-            f"{f'{low:.3f}-{high:.3f}':>16}{row['photos through the ReferenceNet']:>8}"
+            f"{f'{low:.3f}-{high:.3f}':>16}{row['operations']:>12.3f}"
+            f"{row['photos through the ReferenceNet']:>8}"
             f"{'' if row['peak_mib'] is None else row['peak_mib']:>7}"
         )
     sys.stdout.flush()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode, register_flop_formula, sdpa_flop_count
 from tqdm import tqdm
 
 MIB = 2**20
@@ -17,17 +18,25 @@ BASES = {2: "plain UNet, 2 rows", 3: "plain UNet, 3 rows"}  # what all others ar
 class Case:
     """run: does the work once and gives the seconds that count. before: what is not timed.
 
+    operations: multiplications and additions of matrix products, attention and convolutions.
     peak_mib: above what was taken before; of a GPU only, for a CPU's allocator keeps what it had.
     """
 
     run: Callable[[], float]
     before: Callable[[], object] = lambda: None
     seconds: list[float] = field(default_factory=list)
+    operations: int = 0
     peak_mib: float | None = None
 
     @property
     def median(self) -> float:
         return statistics.median(self.seconds)
+
+
+@register_flop_formula(torch.ops.aten._scaled_dot_product_flash_attention_for_cpu)
+def _attention_operations(query, key, value, *rest, out_shape=None, **more) -> int:
+    """torch knows those of its kernels for GPUs only. Takes shapes."""
+    return sdpa_flop_count(query, key, value)
 
 
 def timed(work: Callable[[], object], device: torch.device) -> float:
@@ -44,7 +53,8 @@ def timed(work: Callable[[], object], device: torch.device) -> float:
 
 
 def run_in_turn(cases: Mapping[str, Case], rounds: int, device: torch.device) -> None:
-    """One round more than counts, to warm up, in which the peak of a GPU's memory is read."""
+    """One round more than counts, to warm up, in which operations are counted and the peak of a
+    GPU's memory is read."""
     progress = tqdm(total=(rounds + 1) * len(cases), leave=False)
     for number in range(rounds + 1):
         for name, case in cases.items():
@@ -52,15 +62,22 @@ def run_in_turn(cases: Mapping[str, Case], rounds: int, device: torch.device) ->
             case.before()
             if number > 0:
                 case.seconds.append(case.run())
-            elif device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats(device)
-                before = torch.cuda.memory_allocated(device)
-                case.run()
-                case.peak_mib = (torch.cuda.max_memory_allocated(device) - before) / MIB
             else:
-                case.run()
+                _warm_up(case, device)
             progress.update()
     progress.close()
+
+
+def _warm_up(case: Case, device: torch.device) -> None:
+    before = 0
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+    with FlopCounterMode(display=False) as counter:
+        case.run()
+    case.operations = counter.get_total_flops()
+    if device.type == "cuda":
+        case.peak_mib = (torch.cuda.max_memory_allocated(device) - before) / MIB
 
 
 def ratios(case: Case, base: Case) -> tuple[float, float, float]:

@@ -18,5 +18,9 @@ def test_the_table_of_a_step(tmp_path):
     passes = {row["case"]: row["photos through the ReferenceNet"] for row in table["rows"]}
     assert passes["below launch, first run"] == 2 and passes["below launch, cached"] == 0
     assert passes["official way, below launch"] == 2 and passes["plain UNet, 3 rows"] == 0
+    operations = {row["case"]: row["operations"] for row in table["rows"]}
+    assert operations["plain UNet, 2 rows"] == 1 < operations["loader's MODEL without Apply"]
+    assert operations["above launch, cached"] < operations["above launch, first run"]
+    assert operations["below launch, cached"] < operations["official way, below launch"]
     assert all(row["seconds"] > 0 and row["ratio"] > 0 for row in table["rows"])
     assert all(row["case"] in done.stdout for row in table["rows"])
