@@ -4,10 +4,10 @@ import json
 
 import pytest
 import torch
-from support.tools import run_module
 
 from flashface_core.comfy_adapter.flashface.tiny import FOLDER
 from training.batches import Sampling, draw_batch
+from training.tiny import bounds
 from training.tiny.base_file import read_models
 from training.tiny.bounds import BOUNDS
 from training.tiny.ceilings import DRAWINGS, Words, measure, people_to_learn
@@ -50,8 +50,9 @@ def test_every_bound_is_measured(evaluation, monkeypatch, tmp_path, name):
     assert 0 <= found["identification"] <= 1 and 0 <= found["text_accuracy"] <= 1
 
 
-def test_the_command_writes_what_it_measured(tmp_path):
+def test_the_command_writes_what_it_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(ToyEvaluation, "settings", ToyEvaluation.settings._replace(steps=1))
     file = tmp_path / "bounds.json"
-    run_module("training.tiny.bounds", "--people", 1, "--bounds", "names", "--json", file)
+    bounds.main(["--people", "1", "--bounds", "names", "--json", str(file)])
     (found,) = json.loads(file.read_text()).values()
     assert {"identification", "text_accuracy"} <= found.keys()

@@ -14,6 +14,7 @@ from toy_world.draw import draw
 from toy_world.people import People
 from toy_world.scenes import Scenes
 from training.sampling import region_masks
+from training.tiny import together
 from training.tiny.evaluation import ToyEvaluation
 from training.tiny.measure import AGES, REFERENCES, cast, copying, intervals, read, summary
 from training.tiny.probes import FACE, PICTURE, load_probes, overlap, score
@@ -173,16 +174,19 @@ def test_children_hide_no_mark():
         assert (changed > 0.2).all()
 
 
-def test_pictures_hold_no_graph():
+@pytest.fixture(scope="module")
+def evaluation():
+    return ToyEvaluation(1, 5)
+
+
+def test_pictures_hold_no_graph(evaluation):
     """A VAE's weights ask for gradients, and every picture would keep all of its activations."""
-    evaluation = ToyEvaluation(1, 5)
     settings = evaluation.settings._replace(steps=1)
     for references in (0, 1):
         assert not evaluation.draw(settings, references).requires_grad
 
 
-def test_other_ages_are_drawn_with_the_preset_for_them_and_sweeps_with_one_setting():
-    evaluation = ToyEvaluation(1, 5)
+def test_other_ages_are_drawn_with_the_preset_for_them_and_sweeps_with_one_setting(evaluation):
     own, swept = evaluation.settings, evaluation.settings._replace(steps=3)
     used = [evaluation.settings_of(own, n).guidance.feature_strength for n in range(len(AGES))]
     assert used == [1.2 if age == "adult" else 0.9 for age in AGES]
@@ -191,12 +195,11 @@ def test_other_ages_are_drawn_with_the_preset_for_them_and_sweeps_with_one_setti
     assert [n for part in slices for n in range(len(AGES))[part]] == list(range(len(AGES)))
 
 
-def test_two_people_and_mixes_are_measured_by_one_command(tmp_path):
-    """Of any quality: one pair says nothing about that."""
-    line = ["-m", "training.tiny.together", "--pairs", "1", "--seed", "5"]
-    out = ["--json", str(tmp_path / "numbers.json"), "--out", str(tmp_path)]
-    done = subprocess.run([sys.executable, *line, *out], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def test_two_people_and_mixes_are_measured_by_one_command(tmp_path, monkeypatch):
+    """Of any quality: one pair says nothing about that, and few steps less."""
+    monkeypatch.setattr(ToyEvaluation, "settings", ToyEvaluation.settings._replace(steps=2))
+    line = ["--pairs", "1", "--seed", "5", "--json", tmp_path / "numbers.json", "--out", tmp_path]
+    together.main([str(word) for word in line])
     numbers = json.loads((tmp_path / "numbers.json").read_text())
     assert numbers["two_people_own"] in (0, 0.5, 1) and numbers["pairs"] == 1
     assert -1 <= numbers["mix_to_further_parent"] <= numbers["mix_to_parents"] <= 1

@@ -28,7 +28,7 @@ SHORT = ToyRecipe(
     scenes=6,
     width=32,
     heads=1,
-    unseen=2,
+    unseen=1,
     pretrain=dataclasses.replace(ToyRecipe().pretrain, steps=2, **FEW),
     train=dataclasses.replace(ToyRecipe().train, steps=2, save_every=1, log_every=1, **FEW),
 )

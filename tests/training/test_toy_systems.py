@@ -23,7 +23,7 @@ from training.tiny.pictures import draw_pictures
 from training.tiny.systems import FACE2DIFFUSION, FACE_FUSION, FACESTUDIO, TRAIN, SystemRecipe, run
 
 SHORT = {
-    **{"face_people": 60, "face_steps": 3, "style_people": 40, "style_steps": 10, "prior_steps": 3},
+    **{"face_people": 60, "face_steps": 3, "style_people": 40, "style_steps": 5, "prior_steps": 3},
     **{"people": 6, "scenes": 3, "hidden": 16},
 }
 

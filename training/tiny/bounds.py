@@ -24,7 +24,7 @@ log = logging.getLogger("flashface.training")
 BOUNDS = ("words", "names", "fusion", "attributes")
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--bounds", nargs="+", choices=BOUNDS, default=BOUNDS)
     parser.add_argument("--models", type=Path, help="folder of tiny models; default: the shipped")
     parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     find_comfyui(cpu=not torch.cuda.is_available())
 

@@ -39,10 +39,10 @@ class Grid:
         for first in range(0, len(told), REFERENCES + SCENES):
             references = slice(first, first + REFERENCES)
             targets = slice(first + REFERENCES, first + REFERENCES + SCENES)
-            given = (models, told[targets], self.seed, SETTINGS, SIZE)
+            given = (self.seed, SETTINGS, SIZE)
             identity = identity_of(self.crops[references])
-            pictures = sample_pictures(*given, identity, self.boxes[targets])
+            pictures = sample_pictures(models, told[targets], *given, identity, self.boxes[targets])
             photos.append(self.crops[references])
-            rows.append([*pictures, sample_pictures(*given)[0]])
+            rows.append([*pictures, *sample_pictures(models, told[targets][:1], *given)])
         labels = [f"scene {n}" for n in range(1, SCENES + 1)]
         save_grid(path, photos, rows, [*labels, "without"])

@@ -89,7 +89,7 @@ def _cosines(evaluation, pictures: Tensor) -> Tensor:
     return embeddings @ evaluation.cast.gallery[:NEIGHBOURS].T
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--models", type=Path, help="folder of tiny models; default: the shipped")
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--out", type=Path, help="folder for the pictures")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if not 1 <= options.pairs <= NEIGHBOURS // 2:
         parser.error(f"--pairs is {options.pairs}; 1 to {NEIGHBOURS // 2} are possible")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
