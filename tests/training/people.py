@@ -44,9 +44,9 @@ def make_networks(path):
     return FlashFaceNetworks(read_checkpoint("mini", *read_state_dict(path)))
 
 
-def train(weights: str | Path, out: Path, runs: dict) -> None:
-    """runs: by the name of their folder below `out` system, recipe, and the step to end at. Every
-    save publishes the weights and measures people, as training.train does."""
+def train(weights: str | Path, out: Path, runs: list) -> None:
+    """runs: the name of a folder below `out`, system, recipe, and the step to end at. Every save
+    publishes the weights and measures people, as training.train does."""
     from flashface_core.flashface.checkpoint import read_checkpoint
     from flashface_core.weights_file import read_state_dict
     from training.batches import Sampling
@@ -55,7 +55,7 @@ def train(weights: str | Path, out: Path, runs: dict) -> None:
     from training.trainer import Recipe, Trainer
 
     people, given = random_people(), Given(encode_text, {})
-    for name, (system, told, until) in runs.items():
+    for name, system, told, until in runs:
         recipe = Recipe(**{**told, "sampling": Sampling(**told.get("sampling", {}))})
         networks = build(system, read_checkpoint("mini", *read_state_dict(weights)), given)
 

@@ -33,10 +33,11 @@ RECIPE = dict(
     sampling=SAMPLING,
 )
 SHORT = {**RECIPE, "groups": 2, "steps": 1, "accumulate": 1, "ema": 0, "train": ["keys", "values"]}
-RUNS = {"flashface": ("flashface", RECIPE, 3), "face_fusion": ("face_fusion", SHORT, 1)}
+RUNS = [("flashface", "flashface", RECIPE, 3), ("face_fusion", "face_fusion", SHORT, 1)]
+BEGUN = ("flashface", "flashface", RECIPE, 2)
 
 
-def launched(weights: Path, out: Path, runs: dict) -> None:
+def launched(weights: Path, out: Path, runs: list) -> None:
     """In two processes, by the config that people are told to use."""
     config = ["--config_file", "training/fsdp.yaml", "--main_process_port", "0"]
     command = [sys.executable, "-m", "accelerate.commands.launch", *config]
@@ -69,10 +70,9 @@ def test_one_process_sees_a_face_where_the_other_sees_none():
 def test_two_processes_with_parts_train_what_one_with_all_trains(tmp_path):
     weights = load_tool("rule_weights").write_rule_checkpoint(tmp_path / "mini.safetensors", "mini")
     one, two = tmp_path / "one", tmp_path / "two"
-    launched(weights, two, RUNS | {"flashface": ("flashface", RECIPE, 2)})
-    launched(weights, two, {"flashface": RUNS["flashface"]})  # goes on where it was saved
+    launched(weights, two, [BEGUN, *RUNS])  # which goes on where it was saved
     train(weights, one, RUNS)
-    for run in RUNS:
+    for run, *_ in RUNS:
         for file in ("losses.csv", "held_out.csv"):
             got, expected = (numbers(folder / run / file) for folder in (two, one))
             assert len(got) == len(expected)

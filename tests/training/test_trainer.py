@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from comfy.model_sampling import ModelSamplingDiscrete
-from people import encode_text, make_networks, random_people
+from people import encode_text, make_networks, random_people, train
 from support.models import write_flashface
 
 pytest.importorskip("accelerate", reason="the trainer needs accelerate and tensorboard")
@@ -172,16 +172,16 @@ def test_two_processes_give_the_losses_of_one_with_twice_the_batch(weights, tmp_
     two = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
            "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
            "--main_process_port", "0", script]  # fmt: skip
-    recipe = dict(steps=3, groups=4, log_every=1)
-    for name, command in (("one", [sys.executable, script]), ("two", two)):
-        done = subprocess.run(
-            [*command, str(weights), str(tmp_path), json.dumps({name: ("flashface", recipe, 3)})],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
+    run = "flashface", dict(steps=3, groups=4, log_every=1), 3
+    train(weights, tmp_path, [("one", *run)])
+    done = subprocess.run(
+        [*two, str(weights), str(tmp_path), json.dumps([("two", *run)])],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
     one, two = (list(map(float, losses(tmp_path / name))) for name in ("one", "two"))
     assert len(one) == 3 and one == pytest.approx(two, rel=1e-4)
 
