@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode, register_flop_formula, sdpa_flop_count
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from tqdm import tqdm
 
 MIB = 2**20
@@ -33,10 +33,13 @@ class Case:
         return statistics.median(self.seconds)
 
 
-@register_flop_formula(torch.ops.aten._scaled_dot_product_flash_attention_for_cpu)
 def _attention_operations(query, key, value, *rest, out_shape=None, **more) -> int:
-    """torch knows those of its kernels for GPUs only. Takes shapes."""
+    """Takes shapes."""
     return sdpa_flop_count(query, key, value)
+
+
+# torch counts those of its kernels for GPUs.
+COUNTED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_operations}
 
 
 def timed(work: Callable[[], object], device: torch.device) -> float:
@@ -73,7 +76,7 @@ def _warm_up(case: Case, device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=COUNTED) as counter:
         case.run()
     case.operations = counter.get_total_flops()
     if device.type == "cuda":
