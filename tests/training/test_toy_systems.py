@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from flashface_core.comfy_adapter.face2diffusion import encode_text, load_face2diffusion
 from flashface_core.comfy_adapter.face_fusion.photos import collect_photos, load_face_fusion
@@ -20,7 +22,16 @@ from training.tiny import systems_under_test as contestants
 from training.tiny.encoders import Views, without_faces, zoomed
 from training.tiny.evaluation import ToyEvaluation
 from training.tiny.pictures import draw_pictures
-from training.tiny.systems import FACE2DIFFUSION, FACE_FUSION, FACESTUDIO, TRAIN, SystemRecipe, run
+from training.tiny.systems import (
+    FACE2DIFFUSION,
+    FACE_FUSION,
+    FACESTUDIO,
+    PEOPLE,
+    TRAIN,
+    WEIGHTS,
+    SystemRecipe,
+    run,
+)
 
 SHORT = {
     **{"face_people": 60, "face_steps": 3, "style_people": 40, "style_steps": 5, "prior_steps": 3},
@@ -64,6 +75,22 @@ def test_what_is_there_is_not_made_again(folder):
     run(SystemRecipe(FACESTUDIO, train, **SHORT), folder / "work", folder / FACESTUDIO)
     assert len(before) == 4
     assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_a_run_goes_on_from_the_weights_of_another(folder, tmp_path):
+    """At a rate that moves nothing, so that they are seen again."""
+    name = WEIGHTS[FACE_FUSION]
+    train = short(FACE_FUSION, learning_rate=1e-12, weight_decay=0.0)
+    begun = load_file(folder / FACE_FUSION / name)
+    work = tmp_path / "work"
+    work.mkdir()
+    shutil.copy(folder / "work" / PEOPLE, work)
+    for begin_with in (folder / FACE_FUSION / name, None):
+        out = tmp_path / f"from {begin_with and begin_with.name}"
+        run(SystemRecipe(FACE_FUSION, train, **SHORT), work, out, begin_with=begin_with)
+        shutil.rmtree(work / FACE_FUSION)
+        same = [torch.equal(value, begun[key]) for key, value in load_file(out / name).items()]
+        assert all(same) if begin_with else not all(same)
 
 
 def test_the_weights_load_where_the_nodes_load_them(folder, evaluation):

@@ -5,6 +5,8 @@
 SYSTEM: face2diffusion, facestudio or face_fusion; face2diffusion-without-cgdr is the same recipe
 without class-guided denoising, to compare with. --work holds what the runs share (encoders, drawn
 people, what the encoders saw) and what a killed run goes on from; what is there is not made again.
+--begin-with FILE trains an earlier run's weights further; give it another --seed, or it sees the
+pictures of that run again.
 """
 
 import argparse
@@ -39,16 +41,22 @@ def main() -> None:
     parser.add_argument("--models", type=Path, help="folder of tiny models; default: the shipped")
     told = "of the identity loss by the shipped MSID; default: 0"
     parser.add_argument("--identity-weight", type=float, default=0.0, help=told)
+    parser.add_argument("--begin-with", type=Path, help="weights of the system to train further")
+    parser.add_argument("--seed", type=int, default=0, help="of the order of pictures")
     parser.add_argument("--precision", choices=PRECISIONS, default="no")
     options = parser.parse_args()
     weight = options.identity_weight
     train = dataclasses.replace(
-        TRAIN[options.system], identity_weight=weight, precision=options.precision
+        TRAIN[options.system],
+        identity_weight=weight,
+        precision=options.precision,
+        seed=options.seed,
     )
     if options.steps is not None:
         train = dataclasses.replace(train, steps=options.steps)
     models = options.models or FOLDER
-    run(SystemRecipe(options.system, train), options.work, options.out, models)
+    recipe = SystemRecipe(options.system, train)
+    run(recipe, options.work, options.out, models, options.begin_with)
 
 
 if __name__ == "__main__":

@@ -175,8 +175,15 @@ def save(networks: SystemNetworks, path: Path, work: Path) -> None:
     networks.save(path, state, metadata)
 
 
-def run(recipe: SystemRecipe, work: Path, out: Path, models: Path = FOLDER) -> None:
-    """models: the folder with the VAE, and the FlashFace or base whose UNet it is trained on."""
+def run(
+    recipe: SystemRecipe,
+    work: Path,
+    out: Path,
+    models: Path = FOLDER,
+    begin_with: Path | None = None,
+) -> None:
+    """models: the folder with the VAE, and the FlashFace or base whose UNet it is trained on.
+    begin_with: weights of this system, in place of fresh ones."""
     out.mkdir(parents=True, exist_ok=True)
     work.mkdir(parents=True, exist_ok=True)
     is_seen = recipe.system != FACE_FUSION
@@ -186,6 +193,8 @@ def run(recipe: SystemRecipe, work: Path, out: Path, models: Path = FOLDER) -> N
     text = ToyText(str(PartialState().device))
     start = read_models(models)
     networks = build(recipe, start, people, text)
+    if begin_with is not None:
+        networks.load(begin_with)
     path, folder = out / WEIGHTS[recipe.system], work / recipe.system
 
     def on_save(step: int, networks: SystemNetworks) -> None:
