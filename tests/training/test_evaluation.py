@@ -159,6 +159,12 @@ def test_wrong_arguments_are_told_in_a_sentence(arguments, said):
     assert done.returncode == 2 and said in done.stderr
 
 
+@pytest.mark.parametrize("name", ["training.tiny.together", "training.tiny.bounds"])
+def test_commands_find_comfyui_themselves(name):
+    """In a process of their own, which has not found it yet as that of the tests has."""
+    run_module(name, "--help")
+
+
 def test_a_folder_without_the_tiny_models_is_told_in_a_sentence(tmp_path):
     with pytest.raises(FlashFaceError, match=r"no flashface_tiny.safetensors in .*--models\."):
         ToyEvaluation(1, 1, tmp_path)

@@ -45,6 +45,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the order of pictures")
     parser.add_argument("--precision", choices=PRECISIONS, default="no")
     options = parser.parse_args()
+    if options.begin_with is not None and not options.begin_with.is_file():
+        parser.error(f"--begin-with is {options.begin_with}, which is not a file of weights")
     weight = options.identity_weight
     train = dataclasses.replace(
         TRAIN[options.system],
