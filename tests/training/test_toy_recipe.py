@@ -10,13 +10,14 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from support.harness import load_flashface
 from support.tools import ROOT
 
 from flashface_core.comfy_adapter.flashface.tiny import FOLDER, load_vae
 from training.tiny.base_file import load_base
 from training.tiny.probes import load_probes
-from training.tiny.recipe import ToyRecipe, read_recipe
+from training.tiny.recipe import ToyRecipe, read_recipe, run
 
 # Not bf16: many CPUs compute it by way of float32, a hundred times slower.
 FEW = dict(groups=2, precision="no")
@@ -89,6 +90,21 @@ def test_one_command_makes_everything_and_goes_on_where_it_was(tmp_path):
     before = {path: path.stat().st_mtime_ns for path in out.glob("*.safetensors")}
     make(out, recipe)
     assert {path: path.stat().st_mtime_ns for path in out.glob("*.safetensors")} == before
+
+
+def test_flashface_is_trained_further_from_a_file(tmp_path):
+    """At a rate that moves nothing, so that its weights are seen again; no base is made."""
+    still = dataclasses.replace(SHORT.train, steps=1, learning_rate=1e-12, weight_decay=0.0)
+    recipe = dataclasses.replace(SHORT, train=still)
+    for name in ("vae_tiny.safetensors", "probes.safetensors"):
+        shutil.copy(FOLDER / name, tmp_path / name)
+    begun = FOLDER / "flashface_tiny.safetensors"
+    run(recipe, tmp_path, tmp_path / "work", begin_with=begun)
+    further, before = load_file(tmp_path / begun.name), load_file(begun)
+    assert further.keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in further.items())
+    assert not (tmp_path / "base_tiny.safetensors").exists()
+    assert read_recipe(tmp_path / "recipe.json") == recipe
 
 
 def test_the_shipped_models_say_how_they_were_made():

@@ -46,4 +46,9 @@ def read_models(folder: Path) -> Checkpoint:
     """FlashFace of a folder of tiny models, or where it is not made yet, the base that is there."""
     if not (folder / FLASHFACE).is_file():
         return load_base(folder / BASE)
-    return read_checkpoint("tiny", *read_state_dict(folder / FLASHFACE))
+    return read_flashface(folder / FLASHFACE)
+
+
+def read_flashface(path: Path) -> Checkpoint:
+    """Raises FlashFaceError for any other file."""
+    return read_checkpoint("tiny", *read_state_dict(path))

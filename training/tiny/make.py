@@ -7,7 +7,9 @@ On CPUs two processes of one thread do about twice the work of one process with 
     OMP_NUM_THREADS=1 torchrun --standalone --nproc_per_node 2 -m training.tiny.make --out FOLDER
 
 What is there already is not made again, so a killed run goes on where it was, and stages can be
-made on days of their own.
+made on days of their own. --begin-with FILE trains a FlashFace further, with the VAE and the probes
+that are in --out; the recipe says which parts of it (`train`), and needs another `seed` than the
+run before, or the same pictures come again.
 """
 
 import argparse
@@ -22,7 +24,9 @@ from training.options import PRECISIONS
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Make the tiny models from nothing.")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of the finished files")
     parser.add_argument("--work", type=Path, help="folder of the run; default OUT/work")
     parser.add_argument("--recipe", type=Path, help="a recipe.json; default: that of recipe.py")
@@ -30,6 +34,8 @@ def main() -> None:
     parser.add_argument(
         "--go-on-from", type=Path, metavar="FOLDER", help="finished tiny models to go on from"
     )
+    told = "a FlashFace to train further, in place of the base"
+    parser.add_argument("--begin-with", type=Path, metavar="FILE", help=told)
     told = (
         "of base and flashface; default: the recipe's. bf16: 0.6 of the time on CPUs that have it"
     )
@@ -45,10 +51,13 @@ def main() -> None:
     until = options.until or STAGES[-1]
     if until not in STAGES:
         parser.error(f"--until is {until}; the stages are {', '.join(STAGES)}")
+    if options.begin_with is not None and not options.begin_with.is_file():
+        parser.error(f"--begin-with is {options.begin_with}, which is not a file of weights")
     recipe = read_recipe(options.recipe) if options.recipe else ToyRecipe()
     if options.precision:
         recipe = recipe.at_precision(options.precision)
-    run(recipe, options.out, options.work or options.out / "work", until, options.go_on_from)
+    work = options.work or options.out / "work"
+    run(recipe, options.out, work, until, options.go_on_from, options.begin_with)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from training.trainer import CSV, Recipe, Trainer
 
 from .autoencoder import load_autoencoder, save_autoencoder, score
 from .autoencoder import train as train_autoencoder
-from .base_file import BASE, load_base, read_models, save_base
+from .base_file import BASE, load_base, read_flashface, read_models, save_base
 from .curve import PAIRED, plot_curve
 from .described import DescribedNetworks, Describer, know_who
 from .encode import encode_people, join_people
@@ -217,11 +217,13 @@ def run(
     work: Path,
     until: str = STAGES[-1],
     start: Path | None = None,
+    begin_with: Path | None = None,
 ) -> None:
     """Make what is missing in `out`, up to a stage; `work` holds what a killed run goes on from.
 
     start: a folder of tiny models; VAE and UNet (of FlashFace, or of the base alone) go on from
-    its, and not from nothing.
+    its, and not from nothing. begin_with: weights of a FlashFace, in place of one whose networks
+    are copies of the base; then no base is made.
     """
     out.mkdir(parents=True, exist_ok=True)
     wanted = STAGES[: STAGES.index(until) + 1]
@@ -233,12 +235,13 @@ def run(
     if "base" not in wanted:
         return
     people = encode(recipe, out / VAE, work)
-    if not (out / BASE).exists():
+    if begin_with is None and not (out / BASE).exists():
         make_base(recipe, people, work, out / BASE, start)
     PartialState().wait_for_everyone()
     if "flashface" not in wanted:
         return
-    train_flashface(recipe, load_base(out / BASE), people, out / VAE, work, out / FLASHFACE)
+    begun = load_base(out / BASE) if begin_with is None else read_flashface(begin_with)
+    train_flashface(recipe, begun, people, out / VAE, work, out / FLASHFACE)
     if PartialState().is_main_process:
         for name in (CSV, PAIRED):
             shutil.copy(work / name, out / name)
