@@ -1,9 +1,10 @@
 """Rows of a manifest as pictures to be made: what is sent for each, and its id."""
 
+import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,6 +75,29 @@ def plan(lines: Iterable[Line], graph: Graph, described: Described, photos: Phot
         else:
             jobs[job.id] = job
     return Plan(list(jobs.values()), repeated, problems)
+
+
+def replaced_inputs(lines: Sequence[Line], graph: Graph) -> set[Target]:
+    """Those for which every row has a value of its own; the workflow's is never sent."""
+    if not lines:
+        return set()
+    found: set[Target] = set()
+    for column in set(lines[0].values).intersection(*(line.values for line in lines)):
+        with contextlib.suppress(NotFound):  # told of its row, or the column of photos
+            found.update(targets(graph, column))
+    return found
+
+
+def targets(graph: Graph, column: str) -> list[Target]:
+    """The inputs that a column's values go into. Raises NotFound."""
+    if column == PROMPT:
+        return [find_prompt(graph)]
+    if column == SEED:
+        return find_seeds(graph)
+    if "." not in column:
+        known = ", ".join((PHOTOS, PERSON, PROMPT, SEED))
+        raise NotFound(f"is no column; allowed are {known} and `Node title.input`")
+    return [find_target(graph, column)]
 
 
 def pack_version() -> str:
@@ -148,7 +172,7 @@ class _Maker:
 
     def _set(self, graph: Graph, column: str, cell: Any, uploads: list[Photo]) -> Any:
         value = None
-        for target in self._targets(column):
+        for target in targets(self._graph, column):
             spec = checked_target(self._graph, self._described, target)
             if takes_upload(spec):
                 (photo,) = self._one(cell)
@@ -164,16 +188,6 @@ class _Maker:
         if len(found) != 1:
             raise PhotoError(f"{cell} names {len(found)} files, expected one")
         return found
-
-    def _targets(self, column: str) -> list[Target]:
-        if column == PROMPT:
-            return [find_prompt(self._graph)]
-        if column == SEED:
-            return find_seeds(self._graph)
-        if "." not in column:
-            known = ", ".join((PHOTOS, PERSON, PROMPT, SEED))
-            raise NotFound(f"is no column; allowed are {known} and `Node title.input`")
-        return [find_target(self._graph, column)]
 
     def _known(self, graph: Graph) -> tuple[str, ...]:
         """What takes a person's photos in; where no node keeps features, the photos alone."""

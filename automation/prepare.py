@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from .client import Lost, Server
 from .graph import PREVIEW, load_graph
-from .jobs import Job, plan
+from .jobs import Job, plan, replaced_inputs
 from .manifest import read_manifest
 from .photos import PhotoFolders
 from .problems import ListError, Problem
@@ -52,7 +52,8 @@ async def check(order: Order, servers: Sequence[Describes]) -> Checked:
             raise ListError(f"--photos is {folder}, which is no folder.")
     classes = {node["class_type"] for node in graph.values()} | {"LoadImage", PREVIEW}
     described, of_servers = await _described(servers, classes)
-    problems = problems + of_servers + check_graph(graph, described)
+    problems = problems + of_servers
+    problems += check_graph(graph, described, replaced_inputs(lines, graph))
     if any(not described[name] for name in classes):
         return Checked([], [], problems)
     folders = PhotoFolders(order.manifest.parent, order.photos)

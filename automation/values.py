@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from .graph import Graph, Target, is_link, title
@@ -95,8 +95,10 @@ def inside(value: str, spec: list[Any]) -> str:
     return value
 
 
-def check_graph(graph: Graph, described: Described) -> list[Problem]:
-    """What of the workflow a server cannot run, before any row is put in."""
+def check_graph(
+    graph: Graph, described: Described, replaced: Container[Target] = ()
+) -> list[Problem]:
+    """What of the workflow a server cannot run. replaced: inputs that every row gives a value."""
     problems = []
     for node, data in graph.items():
         column = f"{title(graph, node)} (node {node} of the workflow)"
@@ -106,13 +108,20 @@ def check_graph(graph: Graph, described: Described) -> list[Problem]:
             continue
         for name, value in data["inputs"].items():
             spec = spec_of(described, data["class_type"], name)
-            if spec is None or is_link(value):
+            if spec is None or is_link(value) or Target(node, name) in replaced:
                 continue
             try:
-                _check_own(value, spec)
+                _check_own(value, ["STRING"] if _takes_more(data, name) else spec)
             except Unfit as error:
-                problems.append(Problem(None, f"{column}, {name}", str(error)))
+                text = f"{error}; change it in the workflow, or give a column for it"
+                problems.append(Problem(None, f"{column}, {name}", text))
     return problems
+
+
+def _takes_more(data: Mapping[str, Any], name: str) -> bool:
+    """Than its list: only InsightFace needs the very pack that a workflow names."""
+    is_pack = (data["class_type"], name) == ("FlashFaceDetectorLoader", "model_pack")
+    return is_pack and data["inputs"].get("detector") != "insightface"
 
 
 def _check_own(value: Any, spec: list[Any]) -> None:

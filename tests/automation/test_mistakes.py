@@ -114,6 +114,35 @@ def test_what_a_server_lacks_is_told(folder, servers, tmp_path):
     assert "No server answers; start ComfyUI" in told
 
 
+def test_a_column_replaces_what_the_server_lacks_and_auto_takes_any_pack(folder, servers, tmp_path):
+    """A shipped workflow names files as they were published, and another server's model pack."""
+    workflow = json.loads((WORKFLOWS / "api" / "02_portrait_from_photos.json").read_text())
+    (detector,) = (n for n in workflow.values() if n["class_type"] == "FlashFaceDetectorLoader")
+    detector["inputs"].update(detector="auto", model_pack="buffalo_l")
+    path = tmp_path / "elsewhere.json"
+    path.write_text(json.dumps(workflow))
+    mine = "mine.safetensors"
+    for server in servers:
+        for models in ("flashface", "text_encoders", "vae"):
+            place = server.base / "models" / models
+            place.mkdir(exist_ok=True)
+            (place / mine).touch()
+    columns = {
+        "FlashFace Loader.model_name": mine,
+        "Load CLIP.clip_name": mine,
+        "Load VAE.vae_name": mine,
+    }
+    grid = write_grid(folder / "elsewhere.yaml", **{"Picture size.width": 64, **columns})
+    given = ("--workflow", str(path), "--check")
+    told = run(grid, tmp_path / "out", servers, *given)
+    assert "got" not in told
+    detector["inputs"].update(detector="insightface")
+    path.write_text(json.dumps(workflow))
+    told = run(grid, tmp_path / "out", servers, *given, code=2)
+    assert "model_pack: got 'buffalo_l', allowed are" in told
+    assert "model_name" not in told
+
+
 def test_a_link_to_a_file_outside_is_not_followed(folder, servers, tmp_path):
     manifest = folder / "linked.csv"
     manifest.write_text("photos\nlinked.png\nlinked/outside.png\nlinked/*.png\n/etc/passwd\n")
