@@ -12,11 +12,12 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tools"))
 
 from comfy_server import ComfyServer  # noqa: E402
-from demo import PROMPTS, WORKFLOW, key, node  # noqa: E402
+from demo import PROMPTS, WORKFLOW, key, node, put_photos  # noqa: E402
 from toy_people import draw_photos, save_photos  # noqa: E402
 
 FIRST, SEED, PROMPT, NOBODY = CASES = (
@@ -55,15 +56,21 @@ def main() -> None:
 
 def draw(server: ComfyServer, case: str, number: int) -> float:
     """Seconds for one picture of a person."""
+    workflow = filled_in(case, number)
+    start = time.perf_counter()
+    server.prompt(workflow)
+    return time.perf_counter() - start
+
+
+def filled_in(case: str, number: int) -> dict[str, Any]:
+    """The shipped workflow for one picture of a person, or of nobody."""
     workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
-    node(workflow, "Photos")["image"] = f"person_{number}.png"
+    put_photos(workflow, f"person_{number}.png")
     node(workflow, "Positive prompt")["text"] = PROMPTS[case == PROMPT]
     node(workflow, "KSampler")["seed"] = len(CASES) * number + CASES.index(case)
     if case == NOBODY:
         node(workflow, "KSampler")["model"] = [key(workflow, "FlashFaceTinyModels"), 0]
-    start = time.perf_counter()
-    server.prompt(workflow)
-    return time.perf_counter() - start
+    return workflow
 
 
 def row(case: str, seconds: dict[str, list[float]]) -> dict:

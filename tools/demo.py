@@ -93,9 +93,13 @@ def filled_in(workflow: dict[str, Any], prompt: str, number: int | None) -> dict
     if number is None:
         node(workflow, "KSampler")["model"] = [key(workflow, "FlashFaceTinyModels"), 0]
     else:
-        photos = workflow[key(workflow, "Photos")]
-        photos.update(class_type="LoadImage", inputs={"image": photo_name(number)})
+        put_photos(workflow, photo_name(number))
     return workflow
+
+
+def put_photos(workflow: dict[str, Any], image: str) -> None:
+    """A picture of the server's input folder, in place of the photos that the pack brings."""
+    workflow[key(workflow, "Photos")].update(class_type="LoadImage", inputs={"image": image})
 
 
 def photo_name(number: int) -> str:

@@ -1,5 +1,7 @@
 """The tiny workflow over HTTP, as it is shipped. How good its pictures are is not tested here."""
 
+import importlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -43,3 +45,21 @@ def test_without_flashface_and_with_another_prompt_the_picture_is_another(server
     text = other[positive]["inputs"]["text"]
     other[positive]["inputs"]["text"] = text.replace("a child", "an elder")
     assert not np.array_equal(picture(server, other), as_shipped)
+
+
+def test_the_benchmark_draws_the_people_that_it_made(server):
+    """A value for an input that a node does not have is ignored by ComfyUI without a word."""
+    module = importlib.import_module("benchmarks.pipeline")
+    for case in module.CASES:
+        for node in module.filled_in(case, 0).values():
+            described = server.get(f"/object_info/{node['class_type']}")[node["class_type"]]
+            known = set().union(*described["input"].values())
+            assert set(node["inputs"]) <= known, node
+    sheets = []
+    for number, photos in enumerate(module.draw_photos(3, 2)):
+        module.save_photos(server.base / "input" / f"person_{number}.png", photos)
+        workflow = module.filled_in(module.FIRST, number)
+        inputs(workflow, "SaveImage")["images"] = [node_id(workflow, "FlashFaceIdentity"), 1]
+        faces = server.files(server.prompt(workflow))
+        sheets.append([np.asarray(Image.open(path)).tobytes() for path in faces])
+    assert len(sheets[0]) == 4 and not set(sheets[0]) & set(sheets[1])
