@@ -133,7 +133,7 @@ def evaluate(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="tools/comfy.py evaluate")
     parser.add_argument("--people", type=int, default=20, help="how many; nobody trained on")
     parser.add_argument("--seed", type=int, default=1, help="which people, and the noise")
-    parser.add_argument("--json", type=Path, help="file for one flat object of numbers")
+    parser.add_argument("--json", type=Path, help="file for the numbers, by name, or by system")
     parser.add_argument("--out", type=Path, help="folder for a table and a grid of pictures")
     parser.add_argument("--systems", action="store_true", help="a table of all systems instead")
     options = parser.parse_args(arguments)

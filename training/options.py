@@ -18,7 +18,7 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     from training.batches import Sampling
     from training.trainer import Recipe
 
-    parser.add_argument("--recipe", type=Path, help="JSON file; options go before it")
+    parser.add_argument("--recipe", type=Path, help="JSON file; other options override it")
     parts = tuple(dict.fromkeys(part for system in SYSTEMS for part in parts_of(system)))
     for kind in (Recipe, Sampling):
         group = parser.add_argument_group(kind.__name__.lower(), kind.__doc__)
