@@ -99,6 +99,7 @@ class RowReferences:
     position: face-position mask (B, 1, H, W) at latent size, or None.
     regions: float (B, people, H, W) of 0 and 1, or None when every person is everywhere.
     level_strengths: what multiplies the strength at every site.
+    text_copies: how many times a row's context repeats its text, float (B,); None is once.
     """
 
     def __init__(
@@ -109,8 +110,10 @@ class RowReferences:
         references: StepReferences | None,
         level_strengths: Mapping[Site, float],
         known: Known = NOTHING_KNOWN,
+        text_copies: torch.Tensor | None = None,
     ) -> None:
         self.position = position
+        self.text_copies = text_copies
         self.count = len(strengths)
         self._references = references
         self._level_strengths = level_strengths

@@ -141,9 +141,15 @@ def mark_conds(
     given = _row_conds(strength, step.places.position, step.places.regions, like=x)
     named = zip(system.per_row, given, strict=True)
     rows = {name: cond for name, cond in named if cond is not None}
-    return conds and [
-        {**c, system.role: role, "model_conds": {**c["model_conds"], **rows}} for c in conds
-    ]
+
+    def marked(cond: dict) -> dict:
+        given = {**cond["model_conds"], **rows}
+        if system.counts_text and (text := given.get("c_crossattn")) is not None:
+            tokens = torch.full((1,), float(text.cond.shape[1]), device=x.device)
+            given[system.text] = comfy.conds.CONDRegular(tokens)
+        return {**cond, system.role: role, "model_conds": given}
+
+    return conds and [marked(cond) for cond in conds]
 
 
 def make_piece_conds(system: System):
@@ -192,12 +198,15 @@ def make_row_data(system: System, levels: Mapping[Site, float], attach_rows: Att
 
     def row_data(executor, x, t, c_concat, c_crossattn, control, transformer_options, **kwargs):
         given = [kwargs.pop(name, None) for name in names]
+        text = kwargs.pop(system.text, None)
         options = transformer_options
         if (run := options.get(system.run)) is not None:
             run.called = True
         if (step := options.get(system.step)) is not None:
             twins = kwargs.get(TWIN) if system is FLASHFACE else None
-            rows = _rows(system, step, x, options, levels, twins, *given)
+            # Core repeats texts to a common length where rows of several lengths share a call.
+            copies = None if text is None else c_crossattn.shape[1] / text
+            rows = _rows(system, step, x, options, levels, twins, copies, *given)
             options = attach_rows(options, rows, plain_unet(executor.class_obj))
         return call_unet(executor, x, t, c_concat, c_crossattn, control, options, **kwargs)
 
@@ -211,6 +220,7 @@ def _rows(
     options: dict,
     levels: Mapping[Site, float],
     twins: torch.Tensor | None,
+    copies: torch.Tensor | None,
     strength: torch.Tensor | None,
     position: torch.Tensor | None,
     regions: torch.Tensor | None,
@@ -223,7 +233,7 @@ def _rows(
             None if mask is None else comfy.utils.repeat_to_batch_size(mask, len(x))
             for mask in (step.places.position, step.places.regions)
         )
-    check_rows(system.node, x, strength, position, regions)
+    check_rows(system.node, x, strength, position, regions, copies)
     here, here_regions = (at_piece(mask, x, options) for mask in (position, regions))
     if here is None and position is not None:
         say_piece(system.node, x, options, WITHOUT)
@@ -235,4 +245,4 @@ def _rows(
     is_whole = whole is not None and whole.shape[-2:] == x.shape[-2:]
     covered = step.places.covered if is_whole and options.get(system.unmoved) else None
     known = Known(strengths, covered, run.keep)
-    return RowReferences(strength, here, here_regions, step.references, levels, known)
+    return RowReferences(strength, here, here_regions, step.references, levels, known, copies)

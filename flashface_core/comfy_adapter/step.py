@@ -22,10 +22,12 @@ class System:
     """What one Apply node's data is called on its way, so that two of them fit on one MODEL.
 
     key: of wrappers and attachments, and what all other names begin with. node: for messages.
+    counts_text: whether rows bring along how long their own text is.
     """
 
     key: str
     node: str
+    counts_text: bool = False
 
     @property
     def run(self) -> str:
@@ -51,6 +53,11 @@ class System:
     def per_row(self) -> tuple[str, str, str]:
         """In model_conds: strength, position mask and regions of every row."""
         return f"{self.key}_strength", f"{self.key}_position", f"{self.key}_region"
+
+    @property
+    def text(self) -> str:
+        """In model_conds, if it counts: the tokens of every row's own text."""
+        return f"{self.key}_text"
 
 
 FLASHFACE = System(KEY, "FlashFace Apply")

@@ -55,15 +55,17 @@ def fusion_change(
     references: Sequence[ReferenceKeys],
     strength: float,
     heads: int,
+    copies: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """What the faces change in cross-attention, (B, L, C), before the output projection.
 
     q: (B, L, C); k, v: (B, T, C) of the text, all of them the model's own. references: of
     everyone, for these rows (the unconditional ones see none). strength: s, 0 or more; 1 is the
-    formula. To be added to the plain attention, which may have run already: through the weight of
-    the output projection, without its bias, it is what they add to the block. Exactly 0 at
-    strength 0 and where no person covers the query. Text keys are attended to a second time for
-    it; they are few. Raises FlashFaceError for a negative strength.
+    formula. copies: how many times k and v repeat the text of a row, (B,); it counts once. To be
+    added to the plain attention, which may have run already: through the weight of the output
+    projection, without its bias, it is what they add to the block. Exactly 0 at strength 0 and
+    where no person covers the query. Text keys are attended to a second time for it; they are few.
+    Raises FlashFaceError for a negative strength.
     """
     if strength < 0:
         raise FlashFaceError(f"Face Fusion's strength is {strength:g}; it must be 0 or more.")
@@ -71,6 +73,8 @@ def fusion_change(
         return torch.zeros_like(q)
     q, k, v = (split_heads(tensor, heads) for tensor in (q, k, v))
     text, text_lse = attend(q, k, v)
+    if copies is not None:
+        text_lse = text_lse - copies.to(text_lse).log()[:, None, None]
     weighed = [entry._replace(weight=entry.weight * strength) for entry in references]
     return join_heads(reference_pull(q, text, text_lse, weighed, q.new_ones(1, 1, 1)))
 

@@ -105,6 +105,22 @@ def test_it_is_one_softmax_over_text_and_face_tokens_at_every_cross_attention(fu
     assert torch.equal(got[1], plain[1])  # the negative prompt sees nobody
 
 
+@pytest.mark.parametrize("times", [(1, 2), (2, 3)], ids=str)
+def test_longer_texts_in_the_same_call_do_not_weaken_the_faces(fusion, times):
+    """Core repeats both to a common length, so that text would have more of the softmax."""
+    positive, negative = (
+        [[prompt[0][0].repeat(1, count, 1), *prompt[0][1:]]]
+        for prompt, count in zip((fusion.positive, fusion.negative), times, strict=True)
+    )
+    graph = replace(fusion, positive=positive, negative=negative)
+    joined = rows(graph, fusion.applied())[0]
+    alone = rows(graph, fusion.applied(), cfg=1.0)[0]
+    assert relative_error(joined, alone) <= 1e-5
+    if times[0] == 1:
+        assert relative_error(joined, rows(fusion, fusion.applied())[0]) <= 1e-5
+    assert relative_error(joined, rows(graph, fusion.model)[0]) > 1e-3
+
+
 def test_the_strength_of_a_place_is_a_factor_too(tiny):
     half = tiny.drawn(placed(identity(), strength=0.5))
     assert torch.equal(half, tiny.drawn(strength=0.5))
@@ -243,8 +259,8 @@ def test_other_photos_in_one_region_change_nothing_in_the_other(either, monkeypa
         rows(either, either.applied(people), batch=2)
     assert len(calls[1]) == len(cross_attention_blocks(either.model))
     moved = []
-    for (*inputs, mine, strength, heads), (*_, others, _, _) in zip(*calls.values(), strict=True):
-        first, second = (real(*inputs, keys, strength, heads) for keys in (mine, others))
+    for (q, k, v, mine, *rest), (_, _, _, others, *_) in zip(*calls.values(), strict=True):
+        first, second = (real(q, k, v, keys, *rest) for keys in (mine, others))
         side = round(first.shape[1] ** 0.5)
         changed = (first != second).any(-1).view(-1, side, side)
         # 0.1 to 0.4 and 0.6 to 0.9 of the width

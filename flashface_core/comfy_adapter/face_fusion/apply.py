@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
 
 NODE = "Face Fusion Apply"
-FACE_FUSION = System("face_fusion", NODE)
+FACE_FUSION = System("face_fusion", NODE, counts_text=True)
 SEEN = "face_fusion_seen"
 
 
@@ -142,7 +142,8 @@ def make_fusion_patches(rows: RowReferences, unet, strength: float) -> PatchSet:
         n, context, value = (take_rows(tensor, index) for tensor in inputs)
         attn2 = transformer_block(unet, site).attn2
         q, k, v = attn2.to_q(n), attn2.to_k(context), attn2.to_v(value)
-        change = fusion_change(q, k, v, references, strength, attn2.heads)
+        copies = None if rows.text_copies is None else take_rows(rows.text_copies, index)
+        change = fusion_change(q, k, v, references, strength, attn2.heads, copies)
         # The bias of the output projection is in the plain attention already.
         added = attn2.to_out(change) - attn2.to_out(torch.zeros_like(change[:1, :1]))
         return add_to_rows(out, index, added)
