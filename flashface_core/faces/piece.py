@@ -216,9 +216,10 @@ def _paste(
 
 
 def _resized(picture: torch.Tensor, side: int) -> torch.Tensor:
-    """(h, w, C) to (side, side, C), without aliasing."""
+    """(h, w, C) to (side, side, C), without aliasing. Any dtype: torch has no such resize for half
+    precision on a CPU, and newer cores keep images in it (`--fp16-intermediates`)."""
     if picture.shape[:2] == (side, side):
         return picture
-    rows = picture.movedim(-1, 0)[None]
+    rows = picture.movedim(-1, 0)[None].float()
     resized = interpolate(rows, (side, side), mode="bicubic", antialias=True, align_corners=False)
-    return resized[0].movedim(0, -1)
+    return resized[0].movedim(0, -1).to(picture)

@@ -35,6 +35,17 @@ def test_the_square_lies_around_the_face_and_in_the_picture(box, margin, expecte
     assert piece.left + piece.side <= WIDTH and piece.top + piece.side <= HEIGHT
 
 
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float16, 1e-3), (torch.bfloat16, 1e-2)])
+def test_half_precision_pictures_are_cut_out_and_put_back(picture, dtype, error):
+    """What newer cores keep pictures in with --fp16-intermediates."""
+    expected, _, pieces = cut(picture, size=40)
+    crops, _, _ = cut(picture.to(dtype), size=40)
+    assert crops.dtype == dtype and (crops.float() - expected).abs().max() <= error
+    expected = put_back(picture, 1 - expected, pieces, feather=0.1)
+    result = put_back(picture.to(dtype), 1 - crops, pieces, feather=0.1)
+    assert result.dtype == dtype and (result.float() - expected).abs().max() <= 2 * error
+
+
 def test_a_square_larger_than_the_picture_reaches_over_both_of_its_shorter_edges():
     piece = piece_around((0, 0, 150, 90), 4.0, HEIGHT, WIDTH)
     assert piece == Piece(0, (HEIGHT - WIDTH) // 2, WIDTH, HEIGHT, WIDTH)

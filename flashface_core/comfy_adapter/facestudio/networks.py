@@ -158,6 +158,8 @@ class FaceStudio(ManagedNetworks[Networks]):
     def _style(self, images, mask_face: bool, clip_vision, detector) -> torch.Tensor:
         """e_h (1, S)."""
         images = images[..., :3].detach().float().cpu()
+        if images.shape[-1] == 1:  # grey
+            images = images.expand(-1, -1, -1, 3)
         if mask_face:
             images = _without_faces(images, detector)
         width = self._networks.condition.style_width

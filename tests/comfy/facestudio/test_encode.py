@@ -204,6 +204,12 @@ def test_the_face_of_the_style_image_is_painted_out(own):
     masked = picture.clone()
     masked[:, y1:y2, x1:x2] = torch.tensor(FACELESS)
     assert torch.equal(got, positive(own, style_image=masked))
+    grey = picture.mean(-1, keepdim=True)
+    got, same = (
+        positive(own, mask_face=True, style_image=image, detector=detector)
+        for image in (grey, grey.expand(-1, -1, -1, 3))
+    )
+    assert torch.equal(got, same)
     empty = torch.cat([picture, torch.full_like(picture, 0.5)])
     with pytest.raises(FlashFaceError, match=r"no face in the style image \(picture 1 of 2, mtcnn"):
         encode(own, mask_face=True, style_image=empty, detector=detector)
