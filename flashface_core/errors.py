@@ -12,6 +12,11 @@ class FlashFaceError(ValueError):
         return _again, self.args
 
 
+def first_line(error: BaseException) -> str:
+    """What a library said, for a sentence of ours; its name where it said nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
 def _again(*args) -> FlashFaceError:
     """For pickle, which looks for a class where __module__ says."""
     return FlashFaceError(*args)

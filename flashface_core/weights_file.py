@@ -10,9 +10,11 @@ from typing import NamedTuple
 
 import safetensors
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import nn
 
-from .errors import FlashFaceError
+from .errors import FlashFaceError, first_line
 
 SAFETENSORS_NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
@@ -61,18 +63,28 @@ def _read_pickle(path: Path, published: str):
     except pickle.UnpicklingError as error:
         raise FlashFaceError(
             f"{path.name} was refused: it is not a plain file of weights, or holds objects whose "
-            f"loading would run code ({_first_line(error)}). Nothing in it was run; "
+            f"loading would run code ({first_line(error)}). Nothing in it was run; "
             f"use a safetensors file, or the published {published}."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # torch stumbles in many ways over what is no such file
         raise FlashFaceError(
-            f"{path.name} is damaged or incomplete ({_first_line(error)}); "
+            f"{path.name} is damaged or incomplete ({first_line(error)}); "
             "compare its size with the published one and download it again."
         ) from error
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+def save_whole(
+    tensors: Mapping[str, torch.Tensor], path: Path, metadata: Mapping[str, str]
+) -> None:
+    """A safetensors file that appears under its name only when it is complete. Raises OSError."""
+    unfinished = path.with_name(path.name + ".part")
+    try:
+        save_file(dict(tensors), unfinished, dict(metadata))
+        unfinished.replace(path)
+    except SafetensorError as error:  # what it says of a full disk, or of a folder not our own
+        raise OSError(str(error)) from error
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def write_safetensors(

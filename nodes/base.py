@@ -30,7 +30,8 @@ class FlashFaceNode(io.ComfyNode):
     """A node whose execute gets what its schema allows, and otherwise is not called.
 
     Inputs that validate_inputs names are checked by it alone, as core does it; there None means a
-    value that comes over a link, in execute it is refused.
+    value that comes over a link, in execute it is refused. It has None as a default for each: core
+    leaves out what was not given, and then says so itself.
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -58,7 +59,8 @@ def _checked(execute: Callable) -> Callable:
 def checked_inputs(node: type[io.ComfyNode], given: dict[str, Any]) -> dict[str, Any]:
     """The given values of widgets: whole numbers as int, others as float, the rest as it is.
 
-    Raises FlashFaceError for the first one that the node's schema or its validate_inputs refuse.
+    Raises FlashFaceError for the first one that the node's schema or its validate_inputs refuse,
+    and for a socket that was given a plain value.
     """
     schema = node.define_schema()
     title = schema.display_name or schema.node_id
@@ -68,9 +70,15 @@ def checked_inputs(node: type[io.ComfyNode], given: dict[str, Any]) -> dict[str,
     own = inspect.signature(validate).parameters if validate else ()
     checked = {}
     for wanted in schema.inputs:
-        if wanted.id not in given or not isinstance(wanted, io.WidgetInput):
+        if wanted.id not in given:
             continue
         value = given[wanted.id]
+        if not isinstance(wanted, io.WidgetInput):
+            if isinstance(value, (bool, int, float, str)):  # no core looks at what a socket is told
+                raise FlashFaceError(
+                    f"{wanted.id} of {title} is {_shown(value)}; connect a node to it instead."
+                )
+            continue
         try:
             checked[wanted.id] = _allowed(wanted, value, has_own_check=wanted.id in own)
         except ValueError as error:

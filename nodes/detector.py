@@ -58,7 +58,7 @@ class FlashFaceDetectorLoader(FlashFaceNode):
         )
 
     @classmethod
-    def validate_inputs(cls, detector, model_pack):
+    def validate_inputs(cls, detector=None, model_pack=None):
         # Named here so that core's own "value not in list" gives way to a sentence that helps;
         # all but insightface work in a workflow from a machine with other packs.
         if detector is not None and detector not in DETECTORS:

@@ -48,7 +48,7 @@ class Face2DiffusionLoader(FlashFaceNode):
         )
 
     @classmethod
-    def validate_inputs(cls, mapping_name, encoder_name):
+    def validate_inputs(cls, mapping_name=None, encoder_name=None):
         advice = "put the published mapping.pt and msid.pt there and press R to refresh."
         return folders.check(FOLDER, [mapping_name, encoder_name], "file", advice)
 

@@ -46,7 +46,7 @@ class FaceFusionLoader(FlashFaceNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model_name):
+    def validate_inputs(cls, model_name=None):
         if model_name == TRAINING_FREE:
             return True
         advice = f"put a file of this pack's training there, or choose {TRAINING_FREE!r}."

@@ -38,7 +38,7 @@ class FaceStudioLoader(FlashFaceNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model_name):
+    def validate_inputs(cls, model_name=None):
         advice = "put a file there that this pack's training has made, and press R to refresh."
         return folders.check(FOLDER, [model_name], "FaceStudio file", advice)
 

@@ -54,7 +54,7 @@ class FlashFaceLoader(FlashFaceNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model_name):
+    def validate_inputs(cls, model_name=None):
         advice = (
             "put the published flashface.ckpt there, or the safetensors that tools/convert.py "
             "makes of it, and press R to refresh."

@@ -71,7 +71,7 @@ class FlashFaceIdentityLoad(FlashFaceNode):
         )
 
     @classmethod
-    def validate_inputs(cls, filename):
+    def validate_inputs(cls, filename=None):
         advice = (
             "save one with FlashFace Identity Save, or put the file there, and press R to refresh."
         )

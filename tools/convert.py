@@ -18,13 +18,12 @@ sys.path.append(str(ROOT))
 
 try:
     import torch
-    from safetensors.torch import save_file
     from tqdm import tqdm
 
     from flashface_core.errors import FlashFaceError
     from flashface_core.face2diffusion.files import build_encoders, build_mapping
     from flashface_core.flashface.checkpoint import read_checkpoint, used_keys
-    from flashface_core.weights_file import read_state_dict, write_safetensors
+    from flashface_core.weights_file import read_state_dict, save_whole, write_safetensors
 except ModuleNotFoundError as error:
     sys.exit(f"{error}; run this with the Python that runs ComfyUI, which has it.")
 
@@ -73,9 +72,7 @@ def convert(source: Path, out: Path, dtype: torch.dtype) -> Kind:
         write_safetensors(out, shapes, tensors(), dtype, metadata)
     else:
         keys = {key: key for key in state}
-        unfinished = out.with_name(out.name + ".part")
-        save_file({key: _as(dtype, state[key]).clone() for key in state}, unfinished, metadata)
-        unfinished.replace(out)
+        save_whole({key: _as(dtype, state[key]).clone() for key in state}, out, metadata)
     try:
         verify(state, keys, out, dtype, kind)
     except FlashFaceError:
@@ -119,6 +116,8 @@ def main(arguments: list[str]) -> None:
         kind = convert(options.file, out, DTYPES[options.dtype])
     except FlashFaceError as error:
         sys.exit(str(error))
+    except OSError as error:
+        sys.exit(f"{out} cannot be written ({error}); name another place with --out.")
     size = f"{out.stat().st_size / 1e9:.2f} GB"
     print(f"{out} ({size}); put it into ComfyUI/models/{kind.folder}/.")
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..errors import FlashFaceError
+from ..errors import FlashFaceError, first_line
 from .face import DETECTION_SIZE, NOTHING, Face, Found, find_faces
 from .packs import INSTALL_INSIGHTFACE, model_folder
 
@@ -75,10 +75,10 @@ class InsightFaceDetector:
         try:
             import onnxruntime  # pyright: ignore[reportMissingImports]
             from insightface.app import FaceAnalysis  # pyright: ignore[reportMissingImports]
-        except ImportError as error:
+        except Exception as error:  # also of what was built for another numpy or torch
             raise FlashFaceError(
-                f"InsightFace cannot be imported ({error}); {INSTALL_INSIGHTFACE}, or use the "
-                "detector mtcnn."
+                f"InsightFace cannot be imported ({first_line(error)}); {INSTALL_INSIGHTFACE}, "
+                "or use the detector mtcnn."
             ) from error
         providers = self._providers or choose_providers(
             onnxruntime.get_available_providers(), self._gpu

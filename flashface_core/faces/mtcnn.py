@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..errors import FlashFaceError
+from ..errors import FlashFaceError, first_line
 from .face import NOTHING, Face, Found, find_faces
 
 MTCNN_SCORE = 0.9
@@ -34,10 +34,10 @@ class MtcnnDetector:
             return
         try:
             from facenet_pytorch import MTCNN
-        except ImportError as error:
+        except Exception as error:  # also of what was built for another numpy or torch
             raise FlashFaceError(
-                f"facenet-pytorch cannot be imported ({error}); install it with ComfyUI's Python: "
-                f"{INSTALL_MTCNN}."
+                f"facenet-pytorch cannot be imported ({first_line(error)}); install it with "
+                f"ComfyUI's Python: {INSTALL_MTCNN}."
             ) from error
         # Weights made in inference mode, as a node would, could not be used outside of it.
         with torch.inference_mode(False):

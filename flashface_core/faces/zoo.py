@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..errors import FlashFaceError
+from ..errors import FlashFaceError, first_line
 from .align import align_face
 from .face import Face, Found, find_faces
 
@@ -128,10 +128,10 @@ class _Network:
     def __init__(self, path: Path, shape: tuple[int, ...], outputs: list[str]) -> None:
         try:
             import onnxruntime  # pyright: ignore[reportMissingImports]
-        except ImportError as error:
+        except Exception as error:  # also of what was built for another numpy or torch
             raise FlashFaceError(
-                f"onnxruntime cannot be imported ({error}); install it with ComfyUI's Python, or "
-                "use the detector mtcnn."
+                f"onnxruntime cannot be imported ({first_line(error)}); install it with ComfyUI's "
+                "Python, or use the detector mtcnn."
             ) from error
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # of tidy files; errors are raised too
@@ -150,10 +150,9 @@ class _Network:
             self._unread = {name: value + 1 for name, value in self._unread.items()}
             is_read = any(map(np.any, map(np.subtract, found, self.run(empty))))
         except Exception as error:  # onnxruntime has errors of its own
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise FlashFaceError(
-                f"{path} cannot be used ({reason}); download the file without `_int8` in its name "
-                "from OpenCV Zoo, or use the detector mtcnn."
+                f"{path} cannot be used ({first_line(error)}); download the file without `_int8` "
+                "in its name from OpenCV Zoo, or use the detector mtcnn."
             ) from error
         if is_read:
             raise FlashFaceError(

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from ..errors import FlashFaceError
-from ..weights_file import read_state_dict
+from ..weights_file import read_state_dict, save_whole
 from .identity import FaceReference, Identity
 from .place import Place
 
@@ -47,12 +46,7 @@ def _save(identity: Identity, wanted: Path) -> Path:
         number += 1
         path = wanted.with_name(f"{wanted.stem}_{number}{EXTENSION}")
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    unfinished = path.with_name(path.name + ".part")
-    try:
-        save_file(tensors, unfinished, {**metadata, "saved": now})
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    save_whole(tensors, path, {**metadata, "saved": now})
     return path
 
 

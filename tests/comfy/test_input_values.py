@@ -24,6 +24,10 @@ NODES = asyncio.run(FlashFaceExtension().get_node_list())
 HALF_AN_EMOJI = "a\ud83d"
 
 
+def own_check(node: type[io.ComfyNode]) -> bool:
+    return node.validate_inputs.__func__ is not io.ComfyNode.validate_inputs.__func__
+
+
 @dataclass(frozen=True)
 class Widget:
     node: type[io.ComfyNode]
@@ -32,7 +36,7 @@ class Widget:
     @property
     def has_own_check(self) -> bool:
         """As combos over files have, whose options are those of this machine."""
-        own = self.node.validate_inputs.__func__ is not io.ComfyNode.validate_inputs.__func__
+        own = own_check(self.node)
         return own and self.input.id in inspect.signature(self.node.validate_inputs).parameters
 
 
@@ -41,6 +45,12 @@ WIDGETS = {
     for node in NODES
     for given in node.define_schema().inputs
     if isinstance(given, io.WidgetInput)
+}
+SOCKETS = {
+    f"{node.__name__}.{given.id}": (node, given.id)
+    for node in NODES
+    for given in node.define_schema().inputs
+    if not isinstance(given, io.WidgetInput)
 }
 NUMBERS = {
     name: widget
@@ -109,6 +119,21 @@ def test_a_value_that_is_not_allowed_is_refused_in_one_sentence(name):
             assert all(repr(option) in line for option in widget.input.options), line
         if name in NUMBERS:
             assert f"from {widget.input.min:g} to {widget.input.max:g}" in line, line
+
+
+@pytest.mark.parametrize("name", SOCKETS)
+@pytest.mark.parametrize("wrong", ["auto", "", 5, 0.5, True])
+def test_a_plain_value_for_a_socket_is_refused_in_one_sentence(name, wrong):
+    node, socket = SOCKETS[name]
+    line = complaint(node, {**right_values(node), socket: wrong})
+    title = node.define_schema().display_name
+    assert line == f"{socket} of {title} is {wrong!r}; connect a node to it instead."
+
+
+@pytest.mark.parametrize("node", [node for node in NODES if own_check(node)])
+def test_a_value_that_is_missing_is_left_to_core(node):
+    """Core calls the check with what there is, and then says itself what is required."""
+    assert node.validate_inputs() is True
 
 
 @pytest.mark.parametrize("name", NUMBERS)

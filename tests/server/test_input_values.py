@@ -83,6 +83,17 @@ def test_a_combo_of_an_identity_is_not_silently_something_else(server, name):
     assert name in line and repr(right) in line and repr(right.lower()) in line, line
 
 
+def test_a_name_that_is_missing_and_a_text_for_a_socket_are_told(server):
+    workflow = small_workflow()
+    del inputs(workflow, "FlashFaceLoader")["model_name"]
+    line = complaint(server, workflow)
+    assert "Required input is missing" in line and "model_name" in line, line
+    workflow = small_workflow()
+    inputs(workflow, "FlashFaceIdentity")["detector"] = "auto"
+    line = complaint(server, workflow)
+    assert "detector of FlashFace Identity is 'auto'; connect a node to it instead." in line, line
+
+
 def test_a_name_with_half_an_emoji_is_refused_before_a_file_has_it(server):
     workflow = small_workflow()
     inputs(workflow, "FlashFaceIdentity")["name"] = "Anna \ud83d"

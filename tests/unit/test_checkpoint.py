@@ -166,6 +166,14 @@ def test_a_truncated_file_is_named(mini, tmp_path, suffix, kept):
         load_flashface(cut)
 
 
+@pytest.mark.parametrize("text", [b"Repository not found", b"<html>", b"version https://git-lfs"])
+def test_a_page_that_was_downloaded_in_place_of_the_file_is_named(tmp_path, text):
+    path = tmp_path / "flashface.ckpt"
+    path.write_bytes(text)
+    with pytest.raises(FlashFaceError, match=r"^flashface\.ckpt (is damaged|was refused).*\.$"):
+        load_flashface(path)
+
+
 def changed(mini: Path, tmp_path: Path, change) -> Path:
     state = load_file(mini)
     change(state)

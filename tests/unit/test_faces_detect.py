@@ -197,6 +197,29 @@ def test_auto_takes_insightface_with_a_pack_and_mtcnn_for_a_pack_that_is_damaged
     assert f"{tmp_path} cannot be used" in caplog.text
 
 
+def test_auto_goes_on_where_a_package_is_installed_and_broken(mtcnn, tmp_path, monkeypatch):
+    """Built for another numpy, InsightFace raises ValueError where it is imported."""
+    pack, site = tmp_path / "pack", tmp_path / "site"
+    for name, text in (
+        ("insightface", "raise ValueError('numpy.dtype size changed\\nin C')"),
+        ("onnxruntime", "def get_available_providers(): return []"),
+    ):
+        (site / name).mkdir(parents=True)
+        (site / name / "__init__.py").write_text(text)
+        for module in [m for m in sys.modules if m.partition(".")[0] == name]:
+            monkeypatch.delitem(sys.modules, module)
+    monkeypatch.syspath_prepend(site)
+    pack.mkdir()
+    (pack / "det.onnx").write_bytes(b"")
+    assert load_usable_detector(pack, gpu=False).name == "mtcnn"
+    with pytest.raises(
+        FlashFaceError, match=r"InsightFace cannot be imported \(numpy.dtype .*changed\);"
+    ):
+        load_detector("insightface", pack)
+    for name in ("insightface", "onnxruntime"):
+        sys.modules.pop(name, None)
+
+
 def test_without_any_package_the_error_says_what_to_install_and_what_works_without(
     tmp_path, monkeypatch
 ):

@@ -210,6 +210,18 @@ def test_what_cannot_be_written_is_told(tmp_path):
             save_identity(anna(), tmp_path, name)
 
 
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path):
+    resource = pytest.importorskip("resource", reason="limits of files are those of POSIX")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(FlashFaceError, match="anna.safetensors cannot be written .*too large"):
+            save_identity(anna(), tmp_path, "anna")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.glob("anna*"))
+
+
 def test_a_loaded_identity_does_not_change_with_its_file(tmp_path):
     path = saved(tmp_path)
     loaded, data = load_identity(path), bytearray(path.read_bytes())
