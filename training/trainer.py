@@ -10,7 +10,7 @@ import math
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar, cast
@@ -29,11 +29,12 @@ from .diffusion import add_noise, noise_loss
 from .ema import Ema
 from .identity_loss import IdentityLoss
 from .networks import PARTS, Networks
+from .progress import Progress
 from .sharded import make_accelerator, whole
 
 log = logging.getLogger("flashface.training")
 
-STATE, CSV = "state", "losses.csv"
+STATE, OLD, CSV = "state", "state.old", "losses.csv"
 Trained = TypeVar("Trained", bound=Networks)
 
 
@@ -68,19 +69,6 @@ class Recipe:
     log_every: int = 10
     save_every: int = 500
     sampling: Sampling = field(default_factory=Sampling)
-
-
-class Progress:
-    """How many steps are done; saved with the rest."""
-
-    def __init__(self) -> None:
-        self.step = 0
-
-    def state_dict(self) -> dict:
-        return {"step": self.step}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.step = state["step"]
 
 
 class Trainer(Generic[Trained]):
@@ -119,12 +107,16 @@ class Trainer(Generic[Trained]):
         self.networks, self.gradient_norm = networks, float("nan")
         self.model, self.optimizer = self.accelerator.prepare(networks, optimizer)
         self.schedule = schedule
-        self.ema, self.progress = Ema(networks, recipe.ema), Progress()
+        self.ema, self.progress = Ema(networks, recipe.ema), Progress(asdict(recipe), self.folder)
         self.accelerator.register_for_checkpointing(self.ema, self.progress, self.schedule)
         self.folder.mkdir(parents=True, exist_ok=True)
-        if (self.folder / STATE).is_dir():
-            self.accelerator.load_state(str(self.folder / STATE))
+        # Killed between two renamings, a run has the state before alone.
+        saved = [self.folder / name for name in (STATE, OLD) if (self.folder / name).is_dir()]
+        if saved:
+            self.accelerator.load_state(str(saved[0]))
             log.info("continuing at step %d", self.progress.step)
+            if self.accelerator.is_main_process:
+                self._forget_later_losses()
 
     def _check_groups(self) -> None:
         parts = self.accelerator.num_processes * self.recipe.accumulate
@@ -227,6 +219,15 @@ class Trainer(Generic[Trained]):
                 writer.writerow(["step", "loss", "learning_rate", "gradient_norm"])
             writer.writerow([step, f"{loss:.6f}", f"{rate:.3e}", f"{norm:.4f}"])
 
+    def _forget_later_losses(self) -> None:
+        """What was noted after the state was saved comes again."""
+        path = self.folder / CSV
+        if not path.exists():
+            return
+        head, *rows = path.read_text().splitlines(keepends=True)
+        kept = [row for row in rows if int(row.split(",")[0]) <= self.progress.step]
+        path.write_text("".join([head, *kept]))
+
     def save(self) -> None:
         """The whole state, to continue from; a run killed while saving keeps the one before."""
         unfinished, state = self.folder / "state.part", self.folder / STATE
@@ -237,8 +238,9 @@ class Trainer(Generic[Trained]):
         self.accelerator.save_state(str(unfinished), safe_serialization=False)
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            previous = self.folder / "state.old"
+            previous = self.folder / OLD
             if state.exists():
+                shutil.rmtree(previous, ignore_errors=True)  # of a run killed while it removed it
                 state.rename(previous)
             unfinished.rename(state)
             shutil.rmtree(previous, ignore_errors=True)

@@ -15,6 +15,7 @@ from support.models import write_flashface
 
 pytest.importorskip("accelerate", reason="the trainer needs accelerate and tensorboard")
 
+from flashface_core.errors import FlashFaceError
 from training.batches import Sampling, draw_batch
 from training.diffusion import add_noise, noise_levels, noise_loss
 from training.networks import PARTS
@@ -138,6 +139,36 @@ def test_a_killed_run_resumes_to_the_same_numbers(weights, tmp_path, checkpointi
     expected = state(whole)
     assert all(torch.equal(value, expected[key]) for key, value in state(second).items())
     assert all(torch.equal(a, second.ema.average[k]) for k, a in whole.ema.average.items())
+
+
+@pytest.mark.parametrize("killed", ["while it removed the state before", "between two renamings"])
+def test_a_run_killed_while_it_saved_goes_on(weights, tmp_path, killed):
+    run = tmp_path / "run"
+    recipe: dict = dict(steps=2, save_every=1, ema=0)
+    trainer(weights, run, **recipe).run(until=1)
+    if killed.startswith("between"):
+        (run / "state").rename(run / "state.old")
+    else:
+        (run / "state.old").mkdir()
+        (run / "state.old" / "left").write_bytes(b"x")
+    with open(run / "losses.csv", "a") as file:
+        file.write("2,9.0,0.0,0.0\n")  # of a step after the state was saved
+    again = trainer(weights, run, **recipe)
+    assert again.progress.step == 1
+    again.run()
+    assert (run / "state").is_dir() and not (run / "state.old").exists()
+    assert len(losses(run)) == 2 and losses(run)[1] != "9.0"
+
+
+def test_the_folder_of_another_run_is_refused(weights, tmp_path):
+    trainer(weights, tmp_path, steps=1, learning_rate=1e-3).run()
+    trainer(weights, tmp_path, steps=2, learning_rate=1e-3, save_every=1)
+    with pytest.raises(
+        FlashFaceError, match="a run whose learning_rate is 0.001, and now it is 1e-05"
+    ):
+        trainer(weights, tmp_path, steps=2, learning_rate=1e-5)
+    with pytest.raises(FlashFaceError, match="a run whose sampling is"):
+        trainer(weights, tmp_path, steps=2, learning_rate=1e-3, sampling=Sampling(own_face=1.0))
 
 
 def test_gradient_checkpointing_changes_no_gradient(weights):
