@@ -145,7 +145,9 @@ def draw_batch(people: People, sampling: Sampling, seed: int, step: int, groups:
 
 
 def _generator(seed: int, step: int, group: int, stream: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(key=seed, counter=[step, group, stream, 0]))
+    # The first word counts what is drawn: were it the step, a step would draw the numbers of the
+    # one before, moved by a few places.
+    return np.random.Generator(np.random.Philox(key=seed, counter=[0, step, group, stream]))
 
 
 def _seen(picture: Picture, other: Picture) -> dict[str, torch.Tensor]:

@@ -75,6 +75,12 @@ def test_samples_follow_from_seed_step_and_group_alone():
     assert not torch.equal(whole.noise, draw_batch(people, sampling, 1, 8, range(4)).noise)
 
 
+def test_no_two_steps_share_noise():
+    drawn = [draw_batch(random_people(), Sampling(), 0, step, range(2)).noise for step in range(20)]
+    values = torch.stack(drawn).flatten()
+    assert len(values.unique()) > 0.98 * len(values)
+
+
 def test_a_target_is_never_its_own_reference_and_omissions_come_as_often_as_asked():
     people = random_people(count=3, pictures=6)
     sampling = Sampling(drop_references=0.2, drop_text=0.15, drop_both=0.1, give_position=0.7)
