@@ -43,6 +43,7 @@ class FaceStudioNetworks(OnFrozenUNet):
         width: int = 768,
     ) -> None:
         super().__init__(checkpoint)
+        self.loaded: set[str] = set()  # of the UNet, by an earlier run
         self.linear = HybridCondition(style_width, face_width, width, tokens)
         nn.init.normal_(self.linear.linear.weight, std=0.5)
 
@@ -76,6 +77,7 @@ class FaceStudioNetworks(OnFrozenUNet):
         self.linear.load_state_dict(file.condition.state_dict())
         own = self.unet.state_dict()
         self.unet.load_state_dict({**own, **file.unet})
+        self.loaded |= file.unet.keys()
 
     def save(
         self,
@@ -86,9 +88,12 @@ class FaceStudioNetworks(OnFrozenUNet):
     ) -> None:
         """encoders: the frozen networks that go into the file, with their prefixes."""
         state = {f"linear.{key}": value for key, value in self.linear.linear.state_dict().items()}
-        trained = [name for name, value in self.unet.named_parameters() if value.requires_grad]
-        unet = dict(self.unet.named_parameters())
-        state |= {f"unet.{name}": unet[name] for name in trained}
+        # Also what an earlier stage has trained and this one leaves as it is.
+        state |= {
+            f"unet.{name}": value
+            for name, value in self.unet.named_parameters()
+            if value.requires_grad or name in self.loaded
+        }
         state |= encoders
         metadata = {"tokens": str(self.linear.tokens), **metadata}
         write_weights(path, state, dtype, metadata)

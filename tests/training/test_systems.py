@@ -18,10 +18,12 @@ from training.face2diffusion import EXPRESSION_SEEN as EXPRESSION
 from training.face_fusion import FaceFusionNetworks
 from training.facestudio import (
     DROP_FACE,
+    LINEAR,
     OTHER_PICTURES,
     STYLE,
     TOLD,
     TOLD_PEOPLE,
+    TRANSFORMERS,
     WHOLE,
     WHOLE_PEOPLE,
     FaceStudioNetworks,
@@ -271,6 +273,21 @@ def test_facestudio_saves_what_was_trained_and_its_encoders(start, text, tmp_pat
         networks.save(tmp_path / "all.safetensors", {}, {})
         saved = {key for key in load_file(tmp_path / "all.safetensors") if key.startswith("unet.")}
         assert saved == expected
+
+
+def test_a_later_stage_keeps_what_an_earlier_one_trained(start, tmp_path):
+    """The recipe of the last stage trains no residual blocks."""
+    first, last = tmp_path / "first.safetensors", tmp_path / "last.safetensors"
+    networks = FaceStudioNetworks(start, STYLE_WIDTH, 512)
+    networks.freeze_all_but(networks.parts)
+    networks.save(first, {}, {})
+    networks = FaceStudioNetworks(start, STYLE_WIDTH, 512)
+    networks.load(first)
+    networks.freeze_all_but([LINEAR, TRANSFORMERS])
+    networks.save(last, {}, {})
+    before, after = load_file(first), load_file(last)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
 def test_what_encoders_saw_comes_with_the_targets(people):
