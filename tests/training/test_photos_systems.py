@@ -33,7 +33,7 @@ from training.face2diffusion import EXPRESSION_SEEN, FACE
 from training.facestudio import FACE as UNIT_FACE
 from training.facestudio import STYLE as STYLE_SEEN
 from training.initial import fresh_checkpoint
-from training.photos import encode
+from training.photos import encode, see
 from training.photos.dataset import PeopleInShards
 from training.systems import WEIGHTS
 from training.tiny.text import ToyText
@@ -109,6 +109,14 @@ def test_other_encoders_are_an_error_and_a_killed_run_goes_on(seen, vae, tmp_pat
     with pytest.raises(SystemExit, match="was made by other encoders; delete its seen-face2diff"):
         small = seen.parent / "msid_small.safetensors"
         look(out, vae, "face2diffusion", "--face-encoder", small)
+
+
+def test_encoders_of_an_earlier_look_do_not_go_into_the_trained_file(tmp_path):
+    msid = ({"face_encoder.x": torch.ones(2)}, {"face_encoder.num_heads": "12"})
+    see.begin(tmp_path, "facestudio", see.Encoders(lambda _: {}, {"face": "an MSID"}, msid))
+    assert train.load_encoders_to_keep(tmp_path, "facestudio")[0]
+    see.begin(tmp_path, "facestudio", see.Encoders(lambda _: {}, {"face": "ArcFace"}, ({}, {})))
+    assert train.load_encoders_to_keep(tmp_path, "facestudio") == ({}, {})
 
 
 @pytest.mark.parametrize(

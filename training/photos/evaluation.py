@@ -21,7 +21,7 @@ from training.identity_measures import means
 from training.sampling import Models, Settings
 
 from .encode import load_vae
-from .look import embeddings, look_at, read_picture
+from .look import embeddings, look_at, read_photo
 from .select import Limits, unusable
 from .sources import open_source
 
@@ -158,7 +158,7 @@ def find_sitters(folder: Path, detector: Detector) -> list[Sitter]:
         if reason is not None:
             log.info("%s is left out: %s.", photo.name, " ".join(filter(None, reason)))
             continue
-        pixels = torch.from_numpy(np.array(read_picture(photo.picture)))
+        pixels = torch.from_numpy(np.array(read_photo(photo)))
         found.setdefault(str(photo.person), []).append((look, look.crop(pixels)))
     if not found:
         raise FlashFaceError(

@@ -186,6 +186,8 @@ def begin(folder: Path, system: str, encoders: Encoders) -> None:
     if tensors:
         tensors = {name: value.contiguous() for name, value in tensors.items()}
         save_file(tensors, encoders_file(folder, system), metadata)
+    else:
+        encoders_file(folder, system).unlink(missing_ok=True)  # of those that looked before
 
 
 def _read_encoders(path: Path) -> tuple[tuple[MSID, MSID | None], Mapping, Mapping[str, str]]:
