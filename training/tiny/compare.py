@@ -23,6 +23,7 @@ from training.pictures import save_grid
 
 from .measure import copying
 from .pictures import draw_pictures
+from .together import NEIGHBOURS
 
 log = logging.getLogger("flashface.training")
 
@@ -162,6 +163,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for an object of numbers per system")
     parser.add_argument("--out", type=Path, help="folder for the table and a grid of pictures")
     options = parser.parse_args()
+    if options.claims and options.people > NEIGHBOURS:
+        parser.error(f"--people is {options.people}; with --claims give {NEIGHBOURS} or fewer")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     find_comfyui(cpu=not torch.cuda.is_available())
 
