@@ -3,6 +3,7 @@
 Cells without a value are left out: the workflow's own holds.
 """
 
+import glob
 import itertools
 import json
 from collections.abc import Iterator
@@ -94,7 +95,7 @@ def _header(path: Path) -> list[str]:
 def _read_json_lines(path: Path) -> tuple[list[Line], list[Problem]]:
     lines, problems = [], []
     text = path.read_text(encoding="utf-8-sig")
-    for number, line in enumerate((one for one in text.splitlines() if one.strip()), 1):
+    for number, line in enumerate((one for one in text.split("\n") if one.strip()), 1):
         try:
             row = json.loads(line)
         except ValueError as error:
@@ -162,4 +163,4 @@ def _folders(pattern: str, folder: Path) -> Iterator[dict[str, str]]:
     for found in sorted(folder.glob(pattern)):
         if found.is_dir():
             name = found.relative_to(folder).as_posix()
-            yield {"person": found.name, "photos": f"{name}/*"}
+            yield {"person": found.name, "photos": f"{glob.escape(name)}/*"}

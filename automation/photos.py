@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
+# MPO: a JPEG with a second picture in it, as phones save them; Pillow opens it as a JPEG.
 FORMATS = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif"}
 SUBFOLDER = "flashface_automation"  # of the servers' input folders
 WILD = re.compile(r"[*?\[]")
@@ -57,7 +58,8 @@ class PhotoFolders:
 
     def _paths(self, part: str) -> Iterator[Path]:
         wild = WILD.search(part)
-        if wild is None:
+        # Brackets may be of a file's own name.
+        if wild is None or (self.home / part).is_file():
             yield self._inside(part)
             return
         # What stands before the first wildcard decides where is looked.
@@ -98,7 +100,7 @@ def _read(path: Path) -> Photo:
         raise PhotoError(f"{path.name} is no file")
     try:
         with Image.open(path, formats=list(FORMATS)) as image:
-            suffix = FORMATS[str(image.format)]
+            suffix = FORMATS["JPEG" if image.format == "MPO" else str(image.format)]
             image.verify()
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         raise PhotoError(f"{path.name} is no picture of {', '.join(FORMATS)}") from None

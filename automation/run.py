@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import logging
 import sys
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -31,7 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        return asyncio.run(run(options))
+        # Not in the loop, whose signals are those of the runner: Ctrl-C stops this as well.
+        return asyncio.run(run(options))()
     except (ListError, OSError) as error:
         log.error("%s", error)
         return REFUSED
@@ -102,7 +104,8 @@ def order_of(options: argparse.Namespace) -> Order:
     return Order(options.manifest.resolve(), options.workflow, tuple(options.photos))
 
 
-async def run(options: argparse.Namespace) -> int:
+async def run(options: argparse.Namespace) -> Callable[[], int]:
+    """Gives what is left to do when all servers are let go of: scores, sheets, the exit code."""
     settings = Settings(options.tries, options.queued, options.patience, options.row_seconds)
     scores = scoring(options)
     async with AsyncExitStack() as stack:
@@ -113,9 +116,9 @@ async def run(options: argparse.Namespace) -> int:
         )
         checked = await check(order_of(options), servers)
         if not say(checked, options):
-            return REFUSED
+            return lambda: REFUSED
         if results is None:
-            return DONE
+            return lambda: DONE
         missing = [job for job in checked.jobs if not results.has(job)]
         with tqdm(total=len(checked.jobs), unit="picture", smoothing=0.1) as bar:
             bar.initial = len(checked.jobs) - len(missing)
@@ -128,7 +131,7 @@ async def run(options: argparse.Namespace) -> int:
 
             with logging_redirect_tqdm():
                 tally = await Runner(servers, results, settings, show).run(missing)
-    return await asyncio.to_thread(end, checked.jobs, results, tally, scores)
+    return lambda: end(checked.jobs, results, tally, scores)
 
 
 def end(jobs: list[Job], results: Results, tally: Tally, scores) -> int:

@@ -161,7 +161,9 @@ class _Faces:
         if not several:
             return likeness
         most = int(cosines.argmax())
-        told = {"looks_most_like": self._names[most], "identified": most == number}
+        # Somebody may be in the list with other photos as well.
+        is_own = self._names[most] == self._names[number]
+        told = {"looks_most_like": self._names[most], "identified": is_own}
         return likeness | told
 
 

@@ -12,6 +12,8 @@ Described = Mapping[str, Any]  # /object_info, by class of node
 
 # What would leave a folder if a node took it for a path: /a, ~/a, C:\a, a/../b.
 LEAVES = re.compile(r"^\s*([/\\~]|[A-Za-z]:[/\\])|(^|[/\\])\.\.([/\\]|\s*$|\s)")
+# What a value is given for; other kinds are a connection, or a widget that the server alone knows.
+VALUES = ("INT", "FLOAT", "BOOLEAN", "STRING")
 
 
 class Unfit(Exception):
@@ -128,8 +130,10 @@ def _check_own(value: Any, spec: list[Any]) -> None:
     if takes_upload(spec):
         # Core's LoadImage joins it to a folder and asks no more.
         inside(str(value), ["STRING"])
-    else:
+    elif choices_of(spec) is not None or spec[0] in VALUES:
         fitted(value, spec)
+    elif isinstance(value, str):
+        inside(value, spec)
 
 
 def checked_target(graph: Graph, described: Described, target: Target) -> list[Any]:

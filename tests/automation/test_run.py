@@ -18,6 +18,7 @@ from support.automation import (
     STEPS,
     WORKFLOW,
     assert_same_pictures,
+    command,
     ids_once,
     journal,
     pictures,
@@ -28,6 +29,8 @@ from support.automation import (
     wait_for_pictures,
     write_grid,
 )
+
+import automation.run
 
 pytestmark = pytest.mark.server
 
@@ -86,6 +89,20 @@ def test_what_is_done_is_not_done_again(whole, grid, servers):
     assert f"{ROWS} of {ROWS} pictures are there." in told
     assert servers[0].get("/seen")["prompts"] == before
     assert {path: path.stat().st_mtime_ns for path in (out / "pictures").iterdir()} == times
+
+
+def test_scores_and_sheets_can_be_stopped(whole, grid, servers, monkeypatch):
+    went_on = []
+
+    def slow(*_):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(3)
+        went_on.append(True)
+
+    monkeypatch.setattr(automation.run, "end", slow)
+    _python, _m, _module, *asked = command(grid, whole[0], servers[:1])
+    assert automation.run.main(asked) == automation.run.STOPPED
+    assert not went_on
 
 
 @pytest.fixture(scope="module")

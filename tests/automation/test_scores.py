@@ -5,11 +5,12 @@ import json
 import pytest
 import torch
 from PIL import Image
+from support.tools import load_tool
 
 pytest.importorskip("pyarrow", reason="automation/ needs pyarrow")
 
 from automation.problems import ListError
-from automation.scores import Models, Scorer, Shown
+from automation.scores import Models, Person, Scorer, Shown
 
 
 def make_clip(folder) -> None:
@@ -45,6 +46,26 @@ def test_agreement_with_the_prompt_follows_picture_and_prompt(tmp_path):
     assert all(-1 <= value <= 1 for value in values)
     (alone,) = scorer([Shown(pictures[0], None, None, "a red")])
     assert alone["clip"] == pytest.approx(values[0], abs=1e-5)
+
+
+def test_other_photos_of_the_person_are_nobody_else(tmp_path):
+    for person, photos in enumerate(load_tool("toy_people").draw_photos(4, 2)):
+        for number, photo in enumerate(photos):
+            photo.save(tmp_path / f"{person}{number}.png")
+    people = {
+        f"{name} {count}": Person(
+            name, tuple(str(tmp_path / f"{name}{number}.png") for number in range(count))
+        )
+        for name in "01"
+        for count in (1, 4)
+    }
+    shown = [
+        Shown(str(tmp_path / f"{name}{number}.png"), f"{name} {count}", None, None)
+        for name in "01"
+        for number in range(4)
+        for count in (1, 4)
+    ]
+    assert all(row["identified"] for row in Scorer(Models(looks=True), people)(shown))
 
 
 def test_a_folder_without_a_clip_model_is_told(tmp_path):
