@@ -145,8 +145,8 @@ def mark_conds(
     def marked(cond: dict) -> dict:
         given = {**cond["model_conds"], **rows}
         if system.counts_text and (text := given.get("c_crossattn")) is not None:
-            tokens = torch.full((1,), float(text.cond.shape[1]), device=x.device)
-            given[system.text] = comfy.conds.CONDRegular(tokens)
+            # On the CPU, where reading it waits for nothing.
+            given[system.text] = comfy.conds.CONDRegular(torch.tensor([text.cond.shape[1]]))
         return {**cond, system.role: role, "model_conds": given}
 
     return conds and [marked(cond) for cond in conds]
@@ -204,13 +204,29 @@ def make_row_data(system: System, levels: Mapping[Site, float], attach_rows: Att
             run.called = True
         if (step := options.get(system.step)) is not None:
             twins = kwargs.get(TWIN) if system is FLASHFACE else None
-            # Core repeats texts to a common length where rows of several lengths share a call.
-            copies = None if text is None else c_crossattn.shape[1] / text
+            copies = None if text is None else _text_copies(c_crossattn, text.tolist())
             rows = _rows(system, step, x, options, levels, twins, copies, *given)
             options = attach_rows(options, rows, plain_unet(executor.class_obj))
         return call_unet(executor, x, t, c_concat, c_crossattn, control, options, **kwargs)
 
     return row_data
+
+
+def _text_copies(context: torch.Tensor, tokens: list[int]) -> torch.Tensor | None:
+    """How many times context (B, T, D) repeats each row's text; None where none is repeated.
+
+    Core does so where rows of several lengths share a call. Another pack may have made a text
+    longer or shorter, which is then that row's text.
+    """
+    if len(tokens) != len(context):
+        return context.new_ones(len(tokens), dtype=torch.float32)  # for check_rows
+    total, copies = context.shape[1], []
+    for row, own in zip(context, tokens, strict=True):
+        is_repeated = own < total and total % own == 0 and torch.equal(row[own:], row[:-own])
+        copies.append(total // own if is_repeated else 1)
+    if set(copies) == {1}:
+        return None
+    return torch.tensor(copies, dtype=torch.float32, device=context.device)
 
 
 def _rows(

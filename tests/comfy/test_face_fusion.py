@@ -121,6 +121,25 @@ def test_longer_texts_in_the_same_call_do_not_weaken_the_faces(fusion, times):
     assert relative_error(joined, rows(graph, fusion.model)[0]) > 1e-3
 
 
+def test_a_text_that_another_pack_makes_longer_is_the_rows_text(tiny):
+    more = torch.randn(1, 10, 768, generator=torch.Generator().manual_seed(4))
+
+    def longer(text):
+        return torch.cat([text, more.to(text).expand(len(text), -1, -1)], 1)
+
+    def wrapper(apply_model, given):
+        c = {**given["c"], "c_crossattn": longer(given["c"]["c_crossattn"])}
+        return apply_model(given["input"], given["timestep"], **c)
+
+    model = tiny.applied()
+    model.set_model_unet_function_wrapper(wrapper)
+    positive, negative = (
+        [[longer(prompt[0][0]), *prompt[0][1:]]] for prompt in (tiny.positive, tiny.negative)
+    )
+    expected = rows(replace(tiny, positive=positive, negative=negative), tiny.applied())
+    assert relative_error(rows(tiny, model)[0], expected[0]) <= 1e-5
+
+
 def test_the_strength_of_a_place_is_a_factor_too(tiny):
     half = tiny.drawn(placed(identity(), strength=0.5))
     assert torch.equal(half, tiny.drawn(strength=0.5))
