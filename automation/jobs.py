@@ -33,14 +33,16 @@ ID_LETTERS = 32
 
 
 class Job(NamedTuple):
-    """A picture. row: the first one of the manifest that asks for it. person: as people call them.
-    group: equal where photos are. known: nodes whose work is kept for rows of the same person.
-    values: of the row's columns, as they are sent. photos: of each person in the picture.
-    uploads: all files that the server must have."""
+    """A picture. row: the first one of the manifest that asks for it. person: as people call them,
+    is_named: in the manifest, and not by the folder of their photos. group: equal where photos are.
+    known: nodes whose work is kept for rows of the same person. values: of the row's columns, as
+    they are sent. photos: of each person in the picture. uploads: all files that the server must
+    have."""
 
     id: str
     row: int
     person: str
+    is_named: bool
     group: str
     graph: Graph
     known: tuple[str, ...]
@@ -148,6 +150,7 @@ class _Maker:
             id=job_id(graph, self._version),
             row=line.number,
             person=person,
+            is_named=name is not None,
             group=hashlib.sha256(repr(marks).encode()).hexdigest()[:ID_LETTERS],
             graph=graph,
             known=self._known(graph),

@@ -57,14 +57,14 @@ class PhotoFolders:
         return [self._read(path) for path in found]
 
     def _paths(self, part: str) -> Iterator[Path]:
-        wild = WILD.search(part)
-        # Brackets may be of a file's own name.
-        if wild is None or (self.home / part).is_file():
+        if WILD.search(part) is None or (self.home / part).is_file():
             yield self._inside(part)
             return
-        # What stands before the first wildcard decides where is looked.
-        start, _, _ = part[: wild.start()].rpartition("/")
-        pattern = part[len(start) :].lstrip("/")
+        # What is there is meant, also with signs of a pattern in its name.
+        head, names = [], part.split("/")
+        while len(names) > 1 and self._is_name([*head, names[0]]):
+            head.append(names.pop(0))
+        start, pattern = "/".join(head), "/".join(names)
         if ".." in Path(pattern).parts:
             raise PhotoError(f"{part} climbs out of a folder with `..`; name the folder itself")
         folder = self._inside(start or ("/" if part.startswith("/") else "."))
@@ -74,6 +74,9 @@ class PhotoFolders:
             raise PhotoError(f"no file matches {part}")
         for hit in pictures:
             yield self._inside(str(hit))
+
+    def _is_name(self, names: list[str]) -> bool:
+        return not WILD.search(names[-1]) or (self.home / "/".join(names)).is_dir()
 
     def _inside(self, part: str) -> Path:
         path = (self.home / part).resolve()  # links are followed first

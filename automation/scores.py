@@ -45,8 +45,11 @@ class Models(NamedTuple):
 
 
 class Person(NamedTuple):
+    """photos: some of somebody. who: equal for all photos of the person, where that is known."""
+
     name: str
     photos: tuple[str, ...]
+    who: str
 
 
 class Shown(NamedTuple):
@@ -67,7 +70,11 @@ def shown(job: Job, results: Results) -> Shown:
 
 def people_of(jobs: Iterable[Job]) -> dict[str, Person]:
     return {
-        job.group: Person(job.person, tuple(str(photo.path) for photo in job.photos[0]))
+        job.group: Person(
+            job.person,
+            tuple(str(photo.path) for photo in job.photos[0]),
+            job.person if job.is_named else job.group,
+        )
         for job in jobs
         if len(job.photos) == 1
     }
@@ -128,7 +135,7 @@ class _Faces:
         except FlashFaceError as error:
             raise ListError(str(error)) from None
         self._embedder = choose_embedder(self._detector)
-        self._names, vectors = [], []
+        self._names, self._who, vectors = [], [], []
         self._number: dict[str, int] = {}
         for group, person in people.items():
             photos = [read_picture(path) for path in person.photos]
@@ -140,6 +147,7 @@ class _Faces:
                 continue
             self._number[group] = len(vectors)
             self._names.append(person.name)
+            self._who.append(person.who)
             vectors.append(vector)
         self._gallery = np.stack(vectors) if vectors else None
 
@@ -153,7 +161,7 @@ class _Faces:
         picture = read_picture(one.path)
         place = None if one.place is None else Place(box=one.place)
         face, _ = find_face(picture, 0, place, self._detector)
-        several = len(self._names) > 1
+        several = len(set(self._who)) > 1
         if face is None:
             return {"identified": False if several else None}
         cosines = self._gallery @ self._embedder.face(picture, face)
@@ -161,8 +169,7 @@ class _Faces:
         if not several:
             return likeness
         most = int(cosines.argmax())
-        # Somebody may be in the list with other photos as well.
-        is_own = self._names[most] == self._names[number]
+        is_own = self._who[most] == self._who[number]
         told = {"looks_most_like": self._names[most], "identified": is_own}
         return likeness | told
 

@@ -102,6 +102,8 @@ def check_graph(
 ) -> list[Problem]:
     """What of the workflow a server cannot run. replaced: inputs that every row gives a value."""
     problems = []
+    outputs = [kind for node in described.values() for kind in (node or {}).get("output", [])]
+    sockets = {kind for kind in outputs if isinstance(kind, str)}
     for node, data in graph.items():
         column = f"{title(graph, node)} (node {node} of the workflow)"
         if not described.get(data["class_type"]):
@@ -113,25 +115,31 @@ def check_graph(
             if spec is None or is_link(value) or Target(node, name) in replaced:
                 continue
             try:
-                _check_own(value, ["STRING"] if _takes_more(data, name) else spec)
+                if _takes_more(data, name, Target(node, "detector") in replaced):
+                    spec = ["STRING"]
+                _check_own(value, spec, sockets)
             except Unfit as error:
                 text = f"{error}; change it in the workflow, or give a column for it"
                 problems.append(Problem(None, f"{column}, {name}", text))
     return problems
 
 
-def _takes_more(data: Mapping[str, Any], name: str) -> bool:
-    """Than its list: only InsightFace needs the very pack that a workflow names."""
+def _takes_more(data: Mapping[str, Any], name: str, rows_choose: bool) -> bool:
+    """Than its list: only InsightFace needs the very pack that a workflow names. rows_choose: which
+    detector it is, so that the server has the last word."""
     is_pack = (data["class_type"], name) == ("FlashFaceDetectorLoader", "model_pack")
-    return is_pack and data["inputs"].get("detector") != "insightface"
+    return is_pack and (rows_choose or data["inputs"].get("detector") != "insightface")
 
 
-def _check_own(value: Any, spec: list[Any]) -> None:
+def _check_own(value: Any, spec: list[Any], sockets: Container[str]) -> None:
+    """sockets: kinds that nodes give, so that a plain value is not one of them."""
     if takes_upload(spec):
         # Core's LoadImage joins it to a folder and asks no more.
         inside(str(value), ["STRING"])
     elif choices_of(spec) is not None or spec[0] in VALUES:
         fitted(value, spec)
+    elif options_of(spec).get("forceInput") or spec[0] in sockets:
+        raise Unfit(f"takes a connection ({spec[0]}), not a value")
     elif isinstance(value, str):
         inside(value, spec)
 

@@ -8,7 +8,7 @@ from PIL import Image
 pytest.importorskip("pyarrow", reason="automation/ needs pyarrow")
 
 from automation.manifest import read_manifest
-from automation.photos import PhotoFolders
+from automation.photos import PhotoError, PhotoFolders
 from automation.values import check_graph
 
 
@@ -29,7 +29,14 @@ def test_brackets_of_a_name_are_no_pattern(tmp_path):
     Image.new("RGB", (8, 8)).save(own / "a.png")
     (tmp_path / "grid.json").write_text(json.dumps({"people": "people/*"}))
     (line,), _ = read_manifest(tmp_path / "grid.json")
-    assert len(PhotoFolders(tmp_path).find(line.values["photos"])) == 1
+    for cell in (
+        line.values["photos"],
+        "people/eva [2024]/*",
+        f"{tmp_path}/people/eva [2024]/?.png",
+    ):
+        assert len(PhotoFolders(tmp_path).find(cell)) == 1
+    with pytest.raises(PhotoError, match="no file matches"):
+        PhotoFolders(tmp_path).find("people/eva [2024]")
 
 
 @pytest.mark.parametrize("letter", ["\u2028", "\x85", "\x0c"])
@@ -48,3 +55,16 @@ def test_a_widget_of_a_kind_that_only_the_server_knows_is_left_to_it():
     assert check_graph(graph, described) == []
     graph["1"]["inputs"]["resize"] = "../../outside"
     assert len(check_graph(graph, described)) == 1
+
+
+@pytest.mark.parametrize("value", ["auto", 5])
+def test_a_plain_value_for_a_socket_is_told(value):
+    described = {
+        "Sampler": {"input": {"required": {"model": ["MODEL", {}]}}, "output": ["LATENT"]},
+        "Loader": {"input": {}, "output": ["MODEL"]},
+        "Ours": {"input": {"optional": {"detector": ["DETECTOR", {"forceInput": True}]}}},
+    }
+    nodes = (("Sampler", {"model": value}), ("Ours", {"detector": value}))
+    graph = {name: {"class_type": name, "inputs": given} for name, given in nodes}
+    told = [problem.text for problem in check_graph(graph, described)]
+    assert len(told) == 2 and all("takes a connection" in text for text in told)

@@ -54,7 +54,7 @@ def test_other_photos_of_the_person_are_nobody_else(tmp_path):
             photo.save(tmp_path / f"{person}{number}.png")
     people = {
         f"{name} {count}": Person(
-            name, tuple(str(tmp_path / f"{name}{number}.png") for number in range(count))
+            name, tuple(str(tmp_path / f"{name}{number}.png") for number in range(count)), name
         )
         for name in "01"
         for count in (1, 4)
@@ -66,6 +66,12 @@ def test_other_photos_of_the_person_are_nobody_else(tmp_path):
         for count in (1, 4)
     ]
     assert all(row["identified"] for row in Scorer(Models(looks=True), people)(shown))
+    # People whose photos lie in one folder are called alike and are not the same.
+    alike = {name: Person("photos", (str(tmp_path / f"{name}0.png"),), name) for name in "01"}
+    swapped = [
+        Shown(str(tmp_path / f"{name}1.png"), other, None, None) for name, other in ["01", "10"]
+    ]
+    assert not any(row["identified"] for row in Scorer(Models(looks=True), alike)(swapped))
 
 
 def test_a_folder_without_a_clip_model_is_told(tmp_path):

@@ -13,7 +13,7 @@ A, B = "http://a", "http://b"
 
 
 def job(person: str, number: int) -> Job:
-    return Job(f"{person}{number}", number, person, person, {}, (), {}, (), ())
+    return Job(f"{person}{number}", number, person, True, person, {}, (), {}, (), ())
 
 
 def jobs(**people: int) -> list[Job]:
