@@ -5,7 +5,6 @@ from pathlib import Path
 
 import requests
 import websocket
-from tqdm import tqdm
 
 _, server, *photos = sys.argv
 workflow = json.loads(Path("workflows/api/01_start_here.json").read_text())
@@ -16,8 +15,9 @@ for title, photo in zip(sorted(t for t in node if t[:5] == "Photo"), photos, str
     node[title].update(class_type="LoadImage", inputs={"image": sent["name"]})
 node["Positive prompt"]["inputs"]["text"] = "a portrait of an elder, smiling, upright"
 node["KSampler"]["inputs"]["seed"] = 7
-events = tqdm(websocket.create_connection(f"ws://{server}/ws?clientId=first"))
-assert requests.post(f"http://{server}/prompt", json=dict(prompt=workflow, client_id="first")).ok
+events = websocket.create_connection(f"ws://{server}/ws?clientId=first")
+asked = {"prompt": workflow, "client_id": "first"}
+requests.post(f"http://{server}/prompt", json=asked).raise_for_status()
 for event in (json.loads(one) for one in events if isinstance(one, str)):  # bytes: previews
     for image in (event["data"].get("output") or {}).get("images", ()):
         Path(image["filename"]).write_bytes(requests.get(f"http://{server}/view", image).content)
