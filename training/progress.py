@@ -30,8 +30,8 @@ class Progress:
     def load_state_dict(self, state: dict) -> None:
         """Raises FlashFaceError for the state of another recipe, such as that of another stage."""
         before = state.get("recipe", {})  # earlier versions saved none
-        for name in before.keys() - {*MAY_CHANGE}:
-            if before[name] != self._recipe.get(name):
+        for name in before:
+            if name not in MAY_CHANGE and before[name] != self._recipe.get(name):
                 raise FlashFaceError(
                     f"{self._folder} holds a run whose {name} is {before[name]}, and now it is "
                     f"{self._recipe.get(name)}; begin in another folder, or with what it was."

@@ -35,6 +35,8 @@ from .sharded import make_accelerator, whole
 log = logging.getLogger("flashface.training")
 
 STATE, OLD, CSV = "state", "state.old", "losses.csv"
+PROGRESS = "custom_checkpoint_1.pkl"  # accelerate's name for what is registered second
+LOSSES = ["step", "loss", "learning_rate", "gradient_norm"]
 Trained = TypeVar("Trained", bound=Networks)
 
 
@@ -113,6 +115,9 @@ class Trainer(Generic[Trained]):
         # Killed between two renamings, a run has the state before alone.
         saved = [self.folder / name for name in (STATE, OLD) if (self.folder / name).is_dir()]
         if saved:
+            # First: what was trained by another recipe may not even fit.
+            told = torch.load(saved[0] / PROGRESS, weights_only=True)
+            self.progress.load_state_dict(told)
             self.accelerator.load_state(str(saved[0]))
             log.info("continuing at step %d", self.progress.step)
             if self.accelerator.is_main_process:
@@ -216,7 +221,7 @@ class Trainer(Generic[Trained]):
         with open(path, "a", newline="") as file:
             writer = csv.writer(file)
             if is_new:
-                writer.writerow(["step", "loss", "learning_rate", "gradient_norm"])
+                writer.writerow(LOSSES)
             writer.writerow([step, f"{loss:.6f}", f"{rate:.3e}", f"{norm:.4f}"])
 
     def _forget_later_losses(self) -> None:
@@ -224,9 +229,13 @@ class Trainer(Generic[Trained]):
         path = self.folder / CSV
         if not path.exists():
             return
-        head, *rows = path.read_text().splitlines(keepends=True)
-        kept = [row for row in rows if int(row.split(",")[0]) <= self.progress.step]
-        path.write_text("".join([head, *kept]))
+        with open(path, newline="") as file:
+            rows = list(csv.DictReader(file))
+        kept = [row for row in rows if int(row["step"]) <= self.progress.step]
+        with open(path, "w", newline="") as file:
+            writer = csv.DictWriter(file, LOSSES)
+            writer.writeheader()
+            writer.writerows(kept)
 
     def save(self) -> None:
         """The whole state, to continue from; a run killed while saving keeps the one before."""

@@ -50,7 +50,7 @@ def launched(weights: Path, out: Path, runs: list) -> None:
         text=True,
         timeout=600,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr[-20000:]
 
 
 def numbers(path: Path) -> list[list[float]]:

@@ -39,6 +39,9 @@ SHORT = {
 }
 
 
+PAIRS = Sampling(targets_per_group=2)
+
+
 def short(system, **changed):
     """precision: that of the other tests' trainers, which share this process."""
     return dataclasses.replace(TRAIN[system], steps=2, groups=2, precision="no", **changed)
@@ -49,8 +52,7 @@ def folder(tmp_path_factory):
     """Every system trained for two steps, in a folder as the shipped tiny models are."""
     out = tmp_path_factory.mktemp("systems")
     for system in (FACE2DIFFUSION, FACESTUDIO, FACE_FUSION):
-        sampling = Sampling(targets_per_group=2)
-        train = short(system, sampling=sampling)
+        train = short(system, sampling=PAIRS)
         run(SystemRecipe(system, train, **SHORT), out / "work", out / system)
     return out
 
@@ -71,7 +73,7 @@ def test_a_run_leaves_weights_losses_and_its_recipe(folder):
 
 def test_what_is_there_is_not_made_again(folder):
     before = {path: path.stat().st_mtime_ns for path in (folder / "work").glob("*.safetensors")}
-    train = short(FACESTUDIO)
+    train = short(FACESTUDIO, sampling=PAIRS)
     run(SystemRecipe(FACESTUDIO, train, **SHORT), folder / "work", folder / FACESTUDIO)
     assert len(before) == 4
     assert before == {path: path.stat().st_mtime_ns for path in before}

@@ -147,6 +147,13 @@ def test_a_killed_run_resumes_to_the_same_numbers(weights, tmp_path, checkpointi
     assert all(torch.equal(a, second.ema.average[k]) for k, a in whole.ema.average.items())
 
 
+def test_a_run_whose_losses_were_not_written_goes_on(weights, tmp_path):
+    trainer(weights, tmp_path, steps=2, save_every=1).run(until=1)
+    (tmp_path / "losses.csv").write_text("")
+    trainer(weights, tmp_path, steps=2, save_every=1).run()
+    assert len(losses(tmp_path)) == 1
+
+
 @pytest.mark.parametrize("killed", ["while it removed the state before", "between two renamings"])
 def test_a_run_killed_while_it_saved_goes_on(weights, tmp_path, killed):
     run = tmp_path / "run"
@@ -173,6 +180,9 @@ def test_the_folder_of_another_run_is_refused(weights, tmp_path):
         FlashFaceError, match="a run whose learning_rate is 0.001, and now it is 1e-05"
     ):
         trainer(weights, tmp_path, steps=2, learning_rate=1e-5)
+    for other in (dict(train=("reference_net",)), dict(ema=0)):
+        with pytest.raises(FlashFaceError, match=f"a run whose {next(iter(other))} is"):
+            trainer(weights, tmp_path, steps=2, learning_rate=1e-3, **other)
     with pytest.raises(FlashFaceError, match="a run whose sampling is"):
         trainer(weights, tmp_path, steps=2, learning_rate=1e-3, sampling=Sampling(own_face=1.0))
 

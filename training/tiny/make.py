@@ -8,8 +8,8 @@ On CPUs two processes of one thread do about twice the work of one process with 
 
 What is there already is not made again, so a killed run goes on where it was, and stages can be
 made on days of their own. --begin-with FILE trains a FlashFace further, with the VAE and the probes
-that are in --out; the recipe says which parts of it (`train`), and needs another `seed` than the
-run before, or the same pictures come again.
+that are in --out; its recipe says which parts learn (`train.train`), and needs another `train.seed`
+than the run before, or the same pictures come again, and a --work of its own.
 """
 
 import argparse
