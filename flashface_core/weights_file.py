@@ -74,12 +74,14 @@ def _read_pickle(path: Path, published: str):
 
 
 def save_whole(
-    tensors: Mapping[str, torch.Tensor], path: Path, metadata: Mapping[str, str]
+    tensors: Mapping[str, torch.Tensor], path: str | Path, metadata: Mapping[str, str] | None = None
 ) -> None:
     """A safetensors file that appears under its name only when it is complete. Raises OSError."""
+    path = Path(path)
     unfinished = path.with_name(path.name + ".part")
     try:
-        save_file(dict(tensors), unfinished, dict(metadata))
+        contiguous = {name: value.contiguous() for name, value in tensors.items()}
+        save_file(contiguous, unfinished, None if metadata is None else dict(metadata))
         unfinished.replace(path)
     except SafetensorError as error:  # what it says of a full disk, or of a folder not our own
         raise OSError(str(error)) from error

@@ -209,6 +209,9 @@ def test_auto_goes_on_where_a_package_is_installed_and_broken(mtcnn, tmp_path, m
         for module in [m for m in sys.modules if m.partition(".")[0] == name]:
             monkeypatch.delitem(sys.modules, module)
     monkeypatch.syspath_prepend(site)
+    for name in ("insightface", "onnxruntime"):  # what is imported here goes again
+        monkeypatch.setitem(sys.modules, name, None)
+        del sys.modules[name]
     pack.mkdir()
     (pack / "det.onnx").write_bytes(b"")
     assert load_usable_detector(pack, gpu=False).name == "mtcnn"
@@ -216,8 +219,6 @@ def test_auto_goes_on_where_a_package_is_installed_and_broken(mtcnn, tmp_path, m
         FlashFaceError, match=r"InsightFace cannot be imported \(numpy.dtype .*changed\);"
     ):
         load_detector("insightface", pack)
-    for name in ("insightface", "onnxruntime"):
-        sys.modules.pop(name, None)
 
 
 def test_without_any_package_the_error_says_what_to_install_and_what_works_without(

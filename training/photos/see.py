@@ -15,7 +15,6 @@ import comfy.model_management
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor
 
 from flashface_core.comfy_adapter.facestudio.style import (
@@ -32,7 +31,7 @@ from flashface_core.faces.face import Detector
 from flashface_core.facestudio.condition import paint_out
 from flashface_core.facestudio.file import FACE_ENCODER, STYLE_ENCODER, build_facestudio, load_part
 from flashface_core.likeness.embedders import ALIGNED_FACE
-from flashface_core.weights_file import read_state_dict
+from flashface_core.weights_file import read_state_dict, save_whole
 from training.clip import in_transformers_names
 from training.face2diffusion import EXPRESSION_SEEN
 from training.face2diffusion import FACE as FACE_VECTOR
@@ -167,9 +166,7 @@ def see_shard(encoders: Encoders, shown: Callable[[int], Shown], count: int, pat
         with torch.no_grad():
             for name, values in encoders.see(batch).items():
                 parts.setdefault(name, []).append(values.cpu().half())
-    unfinished = path.with_name(path.name + ".part")
-    save_file({name: torch.cat(values) for name, values in parts.items()}, unfinished)
-    unfinished.replace(path)
+    save_whole({name: torch.cat(values) for name, values in parts.items()}, path)
 
 
 def begin(folder: Path, system: str, encoders: Encoders) -> None:
@@ -184,8 +181,7 @@ def begin(folder: Path, system: str, encoders: Encoders) -> None:
         )
     tensors, metadata = encoders.kept
     if tensors:
-        tensors = {name: value.contiguous() for name, value in tensors.items()}
-        save_file(tensors, encoders_file(folder, system), metadata)
+        save_whole(tensors, encoders_file(folder, system), metadata)
     else:
         encoders_file(folder, system).unlink(missing_ok=True)  # of those that looked before
 

@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from accelerate import PartialState
 from accelerate.utils import reduce
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from flashface_core.weights_file import save_whole
 from toy_world.draw import draw, face_crop
 from toy_world.people import People
 from toy_world.scenes import Scenes
@@ -148,7 +149,7 @@ def taesd_state_dict(model: SlimAutoencoder) -> dict[str, Tensor]:
 def save_autoencoder(model: SlimAutoencoder, path: str | Path) -> None:
     """In half precision, as TAESD."""
     whole = taesd_state_dict(model)
-    save_file({name: value.half().contiguous() for name, value in whole.items()}, path)
+    save_whole({name: value.half() for name, value in whole.items()}, path)
 
 
 def load_autoencoder(path: str | Path, device: str = "cpu") -> SlimAutoencoder:

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from flashface_core.comfy_adapter.facestudio.style import build_style_encoder
 from flashface_core.face2diffusion.encoder import MSID, Topology
 from flashface_core.facestudio.condition import FACELESS, TextPrior
+from flashface_core.weights_file import save_whole
 from toy_world.draw import draw
 from toy_world.scenes import captions
 
@@ -296,4 +296,4 @@ def save_style(network: Small, path: Path) -> None:
 
 def _save(state: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
     halves = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
-    save_file({k: v.contiguous() for k, v in halves.items()}, str(path), metadata)
+    save_whole(halves, path, metadata)

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from flashface_core.weights_file import save_whole
 from toy_world.draw import CROP, draw, face_boxes, face_crop
 from toy_world.people import People
 from toy_world.scenes import Scenes
@@ -288,9 +289,8 @@ def score(model: Probes, seed: int, device: str, people: int = 200) -> dict[str,
 
 
 def save_probes(model: Probes, path: str | Path) -> None:
-    state = {name: value.contiguous() for name, value in model.state_dict().items()}
-    halves = {n: v.half() if v.is_floating_point() else v for n, v in state.items()}
-    save_file(halves, str(path))
+    state = model.state_dict()
+    save_whole({n: v.half() if v.is_floating_point() else v for n, v in state.items()}, path)
 
 
 def load_probes(path: str | Path, device: str = "cpu") -> Probes:

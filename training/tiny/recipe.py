@@ -10,10 +10,11 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from flashface_core.comfy_adapter.flashface.tiny import FLASHFACE, VAE
 from flashface_core.flashface.checkpoint import Checkpoint
+from flashface_core.weights_file import save_whole
 from training.batches import Sampling
 from training.data import PeopleInMemory
 from training.initial import fresh_checkpoint, with_new_references
@@ -142,8 +143,7 @@ def encode(recipe: ToyRecipe, vae: Path, folder: Path) -> PeopleInMemory:
         tensors = encode_people(
             load_autoencoder(vae, device), recipe.seed, "train", first, share, recipe.scenes, device
         )
-        save_file(tensors, own.with_suffix(".part"))
-        own.with_suffix(".part").rename(own)
+        save_whole(tensors, own)
     state.wait_for_everyone()
     pattern = f"people-*-of-{state.num_processes}.safetensors"
     parts = [load_file(path) for path in sorted(folder.glob(pattern))]

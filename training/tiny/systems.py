@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from flashface_core.comfy_adapter.facestudio.style import build_style_encoder
@@ -17,7 +17,7 @@ from flashface_core.face2diffusion.files import load_encoders
 from flashface_core.facestudio.condition import TextPrior
 from flashface_core.flashface.checkpoint import Checkpoint
 from flashface_core.tiny_text import WIDTH
-from flashface_core.weights_file import read_state_dict
+from flashface_core.weights_file import read_state_dict, save_whole
 from training.data import PeopleInMemory
 from training.face2diffusion import EXPRESSION_SEEN, FACE, MAPPING, Face2DiffusionNetworks
 from training.face_fusion import KEYS, VALUES, FaceFusionNetworks
@@ -112,7 +112,7 @@ def draw_people(recipe: SystemRecipe, models: Path, work: Path, is_seen: bool) -
         if not (work / PEOPLE).exists():
             autoencoder = load_autoencoder(models / VAE, device)
             given = (recipe.seed, "train", 0, recipe.people, recipe.scenes, device)
-            _save(encode_people(autoencoder, *given), work / PEOPLE)
+            save_whole(encode_people(autoencoder, *given), work / PEOPLE)
         if is_seen and not (work / SEEN).exists():
             which = load_file(work / PEOPLE)["which"]
             identity, expression = load_encoders(work / FACES)
@@ -121,7 +121,7 @@ def draw_people(recipe: SystemRecipe, models: Path, work: Path, is_seen: bool) -
             faces = identity.to(device), expression.to(device)
             styles = style.to(device), prior.to(device)
             seen = see_people(which, recipe.seed, "train", *faces, *styles, device)
-            _save(seen, work / SEEN)
+            save_whole(seen, work / SEEN)
     PartialState().wait_for_everyone()
     people = join_people(recipe.seed, "train", [load_file(work / PEOPLE)])
     if is_seen:
@@ -140,11 +140,6 @@ def load_style(path: Path) -> tuple[Any, TextPrior]:
         network.load_state_dict(own)
         network.requires_grad_(False).eval()
     return networks
-
-
-def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    save_file({k: v.contiguous() for k, v in tensors.items()}, path.with_suffix(".part"))
-    path.with_suffix(".part").rename(path)
 
 
 def build(
