@@ -204,7 +204,11 @@ def make_row_data(system: System, levels: Mapping[Site, float], attach_rows: Att
             run.called = True
         if (step := options.get(system.step)) is not None:
             twins = kwargs.get(TWIN) if system is FLASHFACE else None
-            copies = None if text is None else _text_copies(c_crossattn, text.tolist())
+            copies = None
+            if text is not None:
+                kept: Run = run or Run()  # to compare texts on a GPU is to wait for it
+                key = text.tolist(), c_crossattn.shape, c_crossattn.device
+                copies = kept.keep(system.text, key, lambda: _text_copies(c_crossattn, key[0]))
             rows = _rows(system, step, x, options, levels, twins, copies, *given)
             options = attach_rows(options, rows, plain_unet(executor.class_obj))
         return call_unet(executor, x, t, c_concat, c_crossattn, control, options, **kwargs)
