@@ -14,11 +14,13 @@ than the run before, or the same pictures come again, and a --work of its own.
 
 import argparse
 import logging
+import sys
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
 
+from flashface_core.errors import FlashFaceError
 from training.comfyui import find_comfyui
 from training.options import PRECISIONS
 
@@ -57,7 +59,10 @@ def main() -> None:
     if options.precision:
         recipe = recipe.at_precision(options.precision)
     work = options.work or options.out / "work"
-    run(recipe, options.out, work, until, options.go_on_from, options.begin_with)
+    try:
+        run(recipe, options.out, work, until, options.go_on_from, options.begin_with)
+    except FlashFaceError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

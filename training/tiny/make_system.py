@@ -12,11 +12,13 @@ pictures of that run again.
 import argparse
 import dataclasses
 import logging
+import sys
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
 
+from flashface_core.errors import FlashFaceError
 from training.comfyui import find_comfyui
 from training.options import PRECISIONS
 
@@ -58,7 +60,10 @@ def main() -> None:
         train = dataclasses.replace(train, steps=options.steps)
     models = options.models or FOLDER
     recipe = SystemRecipe(options.system, train)
-    run(recipe, options.work, options.out, models, options.begin_with)
+    try:
+        run(recipe, options.work, options.out, models, options.begin_with)
+    except FlashFaceError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":
