@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-# MPO: a JPEG with a second picture in it, as phones save them; Pillow opens it as a JPEG.
 FORMATS = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif"}
 SUBFOLDER = "flashface_automation"  # of the servers' input folders
 WILD = re.compile(r"[*?\[]")
@@ -103,6 +102,7 @@ def _read(path: Path) -> Photo:
         raise PhotoError(f"{path.name} is no file")
     try:
         with Image.open(path, formats=list(FORMATS)) as image:
+            # MPO: a JPEG with a second picture in it, as phones save them.
             suffix = FORMATS["JPEG" if image.format == "MPO" else str(image.format)]
             image.verify()
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):

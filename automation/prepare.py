@@ -52,8 +52,8 @@ async def check(order: Order, servers: Sequence[Describes]) -> Checked:
             raise ListError(f"--photos is {folder}, which is no folder.")
     classes = {node["class_type"] for node in graph.values()} | {"LoadImage", PREVIEW}
     described, of_servers = await _described(servers, classes)
-    problems = problems + of_servers
-    problems += check_graph(graph, described, replaced_inputs(lines, graph))
+    of_graph = check_graph(graph, described, replaced_inputs(lines, graph))
+    problems = problems + of_servers + of_graph
     if any(not described[name] for name in classes):
         return Checked([], [], problems)
     folders = PhotoFolders(order.manifest.parent, order.photos)

@@ -74,7 +74,7 @@ def checked_inputs(node: type[io.ComfyNode], given: dict[str, Any]) -> dict[str,
             continue
         value = given[wanted.id]
         if not isinstance(wanted, io.WidgetInput):
-            if isinstance(value, (bool, int, float, str)):  # no core looks at what a socket is told
+            if isinstance(value, (int, float, str)):  # no core looks at what a socket is told
                 raise FlashFaceError(
                     f"{wanted.id} of {title} is {_shown(value)}; connect a node to it instead."
                 )
