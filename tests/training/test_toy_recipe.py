@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -104,7 +105,10 @@ def test_flashface_is_trained_further_from_a_file(tmp_path):
     assert further.keys() == before.keys()
     assert all(torch.equal(value, before[name]) for name, value in further.items())
     assert not (tmp_path / "base_tiny.safetensors").exists()
-    assert read_recipe(tmp_path / "recipe.json") == recipe
+    told = tmp_path / "recipe.json"
+    assert read_recipe(told) == recipe
+    digest = hashlib.sha256(begun.read_bytes()).hexdigest()
+    assert json.loads(told.read_text())["begun_with_sha256"] == digest
 
 
 def test_the_shipped_models_say_how_they_were_made():

@@ -93,6 +93,7 @@ def test_a_run_goes_on_from_the_weights_of_another(folder, tmp_path):
         shutil.rmtree(work / FACE_FUSION)
         same = [torch.equal(value, begun[key]) for key, value in load_file(out / name).items()]
         assert all(same) if begin_with else not all(same)
+        assert ("begun_with_sha256" in json.loads((out / "recipe.json").read_text())) == all(same)
 
 
 def test_the_weights_load_where_the_nodes_load_them(folder, evaluation):

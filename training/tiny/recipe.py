@@ -2,11 +2,13 @@
 
 import csv
 import dataclasses
+import hashlib
 import json
 import logging
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -38,6 +40,7 @@ from .text import ToyText
 log = logging.getLogger("flashface.training")
 
 RECIPE = "recipe.json"
+BEGUN_WITH = "begun_with_sha256"
 # In order; each leaves a file, from which the next goes on.
 STAGES = ("vae", "probes", "base", "flashface")
 
@@ -246,12 +249,20 @@ def run(
         for name in (CSV, PAIRED):
             shutil.copy(work / name, out / name)
         plot_curve(out)
-        text = json.dumps(dataclasses.asdict(recipe), indent=2)
-        (out / RECIPE).write_text(text + "\n")
+        write_recipe(recipe, out, begin_with)
+
+
+def write_recipe(recipe: Any, folder: Path, begin_with: Path | None) -> None:
+    """A dataclass as recipe.json, with the hash of the weights that its run went on from."""
+    values = dataclasses.asdict(recipe)
+    if begin_with is not None:
+        values[BEGUN_WITH] = hashlib.sha256(begin_with.read_bytes()).hexdigest()
+    (folder / RECIPE).write_text(json.dumps(values, indent=2) + "\n")
 
 
 def read_recipe(path: Path) -> ToyRecipe:
     values = json.loads(path.read_text())
+    values.pop(BEGUN_WITH, None)  # what was, no part of what is to be done
     values["multipliers"] = tuple(values["multipliers"])
     for stage in ("pretrain", "train"):
         fields = values.pop(stage)

@@ -32,7 +32,7 @@ from .curve import plot_curve
 from .encode import encode_people, join_people
 from .identity import drawn_identity_loss
 from .probes import Pool
-from .recipe import COMMON
+from .recipe import COMMON, write_recipe
 from .seen import see_people
 from .text import ToyText
 
@@ -45,7 +45,6 @@ WEIGHTS = {
 }
 FACES, STYLES = "msid_tiny.safetensors", "style_tiny.safetensors"
 PEOPLE, SEEN = "people.safetensors", "seen.safetensors"
-RECIPE = "recipe.json"
 SystemNetworks = Face2DiffusionNetworks | FaceStudioNetworks | FaceFusionNetworks
 
 # What encoders saw goes with every picture, so every sample can be of another person. Their faces
@@ -202,4 +201,4 @@ def run(
             shutil.copy(work / FACES, out / FACES)
         shutil.copy(folder / CSV, out / CSV)
         plot_curve(out)
-        (out / RECIPE).write_text(json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
+        write_recipe(recipe, out, begin_with)
