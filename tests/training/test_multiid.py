@@ -6,7 +6,10 @@ import pickle
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 pytest.importorskip("webdataset", reason="preparing photographs needs it")
 pytest.importorskip("facenet_pytorch", reason="these tests find faces with MTCNN")
@@ -14,7 +17,9 @@ pytest.importorskip("skimage", reason="the photographs come with it")
 
 from support.photographs import astronaut, beside, cameraman, different, encoded, lit_from_the_left
 
+from flashface_core.faces.crop import crop_face
 from flashface_core.faces.detect import MtcnnDetector
+from training.photos.evaluation import find_sitters
 from training.photos.look import alone, read_photo
 from training.photos.prepare import prepare
 from training.photos.shards import read_shard
@@ -103,6 +108,26 @@ def test_people_of_a_group_are_taken_apart_at_their_boxes(source):
     start = cameraman().width + BOXES["anna"][0]
     assert carl.size == (start, 512)
     assert anna.size == (812 - BOXES["carl"][2], 512)
+
+
+def test_sitters_are_cut_out_of_the_part_they_were_found_in(source):
+    detector = MtcnnDetector()
+
+    def face(picture):
+        pixels = torch.from_numpy(np.array(picture))
+        (found,) = detector.find(pixels)
+        return crop_face(pixels, found.box, found.eyes)
+
+    def small(crop):
+        return np.array(Image.fromarray(crop.numpy()).convert("L").resize((24, 24))).ravel()
+
+    known = [small(face(picture)) for picture in (astronaut(), cameraman())]
+    sitters = find_sitters(source, detector)
+    assert [len(sitter.crops) for sitter in sitters] == [3, 2]
+    for number, sitter in enumerate(sitters):
+        for crop in sitter.crops[1:]:  # the first is mirrored
+            alike = [np.corrcoef(small(crop), one)[0, 1] for one in known]
+            assert alike[number] > 0.9 > 0.5 > alike[1 - number]
 
 
 def test_prepare_writes_its_own_shards_of_it(source, tmp_path):
