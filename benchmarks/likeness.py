@@ -20,6 +20,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from flashface_core.faces.face import Face
 from flashface_core.faces.zoo import ZooDetector
 from flashface_core.likeness.embedders import EdgesAndColours, Embedder, Recognition
+from training.photos.look import read_picture
 
 FALSE_MATCHES = 0.01
 LFW = 100  # the first of scikit-image's lfw_subset are faces of as many people
@@ -103,9 +104,7 @@ def read_people(folder: Path) -> Photos:
     people = {}
     for person in sorted(path for path in folder.iterdir() if path.is_dir()):
         paths = sorted(path for path in person.iterdir() if path.is_file())
-        people[person.name] = [
-            ImageOps.exif_transpose(Image.open(path)).convert("RGB") for path in paths
-        ]
+        people[person.name] = [read_picture(io.BytesIO(path.read_bytes())) for path in paths]
     return people
 
 

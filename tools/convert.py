@@ -108,6 +108,8 @@ def main(arguments: list[str]) -> None:
     out = options.out or options.file.with_suffix(".safetensors")
     if not options.file.is_file():
         sys.exit(f"There is no file {options.file}.")
+    if out.exists() and out.samefile(options.file):
+        sys.exit(f"{out} is safetensors already; name another file with --out to convert it anew.")
     if out.exists():
         sys.exit(f"{out} exists already; delete it, or name another file with --out.")
     if out.suffix != ".safetensors":

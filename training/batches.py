@@ -60,6 +60,7 @@ class Batch(NamedTuple):
     """B targets: latents and noise (B, 4, H, W), timesteps (B,), captions, position masks and face
     regions (B, 1, H, W), and their references.
 
+    share: (B,), of its group that each is: those of people with few photos have fewer targets.
     seen: what encoders saw in the targets, (B, W) by name. chances: (B, 2) in 0..1, by which
     systems decide what else they omit.
     """
@@ -70,6 +71,7 @@ class Batch(NamedTuple):
     captions: list[str]
     position: torch.Tensor
     region: torch.Tensor
+    share: torch.Tensor
     references: References
     seen: dict[str, torch.Tensor]
     chances: torch.Tensor
@@ -82,7 +84,7 @@ def draw_batch(people: People, sampling: Sampling, seed: int, step: int, groups:
         bucket = draw_bucket(people.buckets, _generator(seed, step, 0, 3))
     targets, captions, positions, regions, timesteps, noises = [], [], [], [], [], []
     latents, reference_timesteps, slots, rows = [], [], [], []
-    seen, chances = [], []
+    seen, chances, shares = [], [], []
     for group in groups:
         # The later ones leave the first as it was.
         rng, other_rng, own_rng = (_generator(seed, step, group, stream) for stream in range(3))
@@ -98,6 +100,7 @@ def draw_batch(people: People, sampling: Sampling, seed: int, step: int, groups:
         shown = order[:wanted] if is_own else order[wanted:]
         photos = shown[: 1 + int(rng.integers(SLOTS))]
         first = len(latents)
+        shares += [1 / wanted] * wanted
         latents += [people.picture(person, index).reference for index in photos]
         reference_timesteps += [timestep] * len(photos)
         for index in order[:wanted]:
@@ -138,6 +141,7 @@ def draw_batch(people: People, sampling: Sampling, seed: int, step: int, groups:
         captions,
         torch.stack(positions)[:, None],
         torch.stack(regions)[:, None],
+        torch.tensor(shares),
         references,
         {name: torch.stack([one[name] for one in seen]).float() for name in seen[0]},
         torch.stack(chances),

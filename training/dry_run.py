@@ -9,7 +9,6 @@ memory is not begun.
 """
 
 import argparse
-import json
 import logging
 import subprocess
 import sys
@@ -21,12 +20,13 @@ from typing import Any, NamedTuple
 
 import psutil
 import torch
+from accelerate.utils import set_seed
 
 from flashface_core.errors import FlashFaceError
 from flashface_core.flashface.checkpoint import Checkpoint
 from training.comfyui import find_comfyui
 from training.data import FACE_VECTOR, FACELESS_STYLE, UNIT_FACE
-from training.options import add_recipe_options, make_recipe
+from training.options import add_recipe_options, make_recipe, system_of
 from training.systems import FLASHFACE, Given, build
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -129,8 +129,9 @@ def one(options: argparse.Namespace) -> Measured:
     from training.clip import rule_text_encoder
     from training.train import load_start
 
-    system = json.loads(options.recipe.read_text()).get("system")
+    system = system_of(options.recipe)
     recipe = make_recipe(system, options)
+    set_seed(recipe.seed)
     given = options.checkpoint
     start = load_start(given, system) if given else fresh_start(system)
     text = rule_text_encoder()

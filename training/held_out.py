@@ -1,7 +1,7 @@
 """How well people are drawn who are not trained on: the loss on the same samples at every save."""
 
-import csv
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import cast
 
@@ -15,9 +15,10 @@ from .buckets import make_buckets
 from .data import People, Picture, TextEncoder
 from .diffusion import add_noise, noise_loss
 from .networks import Networks
+from .progress import note_row
 
 CSV = "held_out.csv"
-TIMESTEPS, SAMPLES = (100, 300, 500, 700, 900), 4  # samples at each of the timesteps
+TIMESTEPS = (100, 300, 500, 700, 900)
 # Shown by other photos, with nothing left out and no place given.
 SAMPLING = Sampling(drop_references=0, drop_text=0, drop_both=0, give_position=0, own_face=0.0)
 
@@ -56,14 +57,16 @@ def hold_out(people: People, count: int) -> tuple[People, People]:
 def held_out_losses(
     networks: Networks, people: People, encode_text: TextEncoder
 ) -> tuple[float, float]:
-    """Mean squared error of the noise in the whole picture, and inside the face's region."""
+    """Mean squared error of the noise in the whole picture, and inside the face's region: of a
+    picture of everybody at each of the timesteps."""
     device = next(networks.parameters()).device
     was_training = networks.training
     networks.eval()
     whole, face = [], []
-    for timestep in TIMESTEPS:
+    for person, (number, timestep) in product(range(len(people)), enumerate(TIMESTEPS)):
         sampling = replace(SAMPLING, favoured=(timestep, timestep + 1, 1.0))
-        drawn = draw_batch(people, sampling, 0, 0, range(SAMPLES))
+        own = SomePeople(people, person, person + 1)
+        drawn = draw_batch(own, sampling, 0, person, range(number, number + 1))
         drawn = drawn._replace(chances=torch.ones_like(drawn.chances))
         batch = cast(Batch, send_to_device(drawn, device))
         noisy = add_noise(batch.latents, batch.noise, batch.timesteps)
@@ -78,11 +81,5 @@ def held_out_losses(
 
 
 def record(folder: Path, step: int, losses: tuple[float, float]) -> None:
-    """A line more in held_out.csv."""
-    path = folder / CSV
-    is_new = not path.exists()
-    with open(path, "a", newline="") as file:
-        writer = csv.writer(file)
-        if is_new:
-            writer.writerow(["step", "loss", "loss_of_face"])
-        writer.writerow([step, *(f"{loss:.6f}" for loss in losses)])
+    """A line more in held_out.csv, after those of earlier steps."""
+    note_row(folder / CSV, ["step", "loss", "loss_of_face"], [step, *(f"{x:.6f}" for x in losses)])

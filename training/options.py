@@ -72,14 +72,8 @@ def read_recipe(path: Path, system: str) -> tuple[dict[str, Any], dict[str, Any]
     from training.batches import Sampling
     from training.trainer import Recipe
 
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise FlashFaceError(
-            f"{path} cannot be read as a recipe ({error}); give a JSON file such as those in "
-            "training/recipes."
-        ) from error
-    given = values.pop("system", None) if isinstance(values, dict) else None
+    values = _read(path)
+    given = values.pop("system", None)
     if given != system:
         raise FlashFaceError(
             f"{path.name} is a recipe of {given or 'no system'}, and --system is {system}; give "
@@ -101,6 +95,29 @@ def read_recipe(path: Path, system: str) -> tuple[dict[str, Any], dict[str, Any]
                     f"{path.name} sets {name} to {value!r}, expected a value like {known[name]!r}."
                 )
     return values, sampling
+
+
+def system_of(path: Path) -> str:
+    """Raises FlashFaceError for a file that is no recipe of a system."""
+    system = _read(path).get("system")
+    if system not in SYSTEMS:
+        raise FlashFaceError(
+            f"{path.name} is a recipe of {system or 'no system'}; give one of {', '.join(SYSTEMS)}."
+        )
+    return system
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError("it holds no object")
+    except (OSError, ValueError) as error:
+        raise FlashFaceError(
+            f"{path} cannot be read as a recipe ({error}); give a JSON file such as those in "
+            "training/recipes."
+        ) from error
+    return values
 
 
 def _is_like(value: Any, default: Any, name: str) -> bool:

@@ -1,5 +1,6 @@
 """How far a run is, and that it goes on as what it was."""
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,27 @@ class Progress:
         """Raises FlashFaceError for the state of another recipe, such as that of another stage."""
         before = state.get("recipe", {})  # earlier versions saved none
         for name in before:
-            if name not in MAY_CHANGE and before[name] != self._recipe.get(name):
+            if before[name] != self._recipe.get(name) and not self._may_change(name, before):
                 raise FlashFaceError(
                     f"{self._folder} holds a run whose {name} is {before[name]}, and now it is "
                     f"{self._recipe.get(name)}; begin in another folder, or with what it was."
                 )
         self.step = state["step"]
+
+    def _may_change(self, name: str, before: dict[str, Any]) -> bool:
+        # Only fp16 has a gradient scaler, with a state of its own.
+        scaled = name == "precision" and "fp16" in (before[name], self._recipe.get(name))
+        return name in MAY_CHANGE and not scaled
+
+
+def note_row(path: Path, header: list[str], row: list) -> None:
+    """A row, the step first, in a CSV file; those of later steps, and of this, are of a run that
+    was killed before it saved, and go."""
+    kept = []
+    if path.exists():
+        with open(path, newline="") as file:
+            kept = [old for old in list(csv.reader(file))[1:] if int(old[0]) < row[0]]
+    unfinished = path.with_suffix(".part")
+    with open(unfinished, "w", newline="") as file:
+        csv.writer(file).writerows([header, *kept, row])
+    unfinished.replace(path)

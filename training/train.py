@@ -12,6 +12,7 @@ on many GPUs.
 """
 
 import argparse
+import hashlib
 import json
 import logging
 import sys
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import set_seed
 
 from flashface_core.errors import FlashFaceError
 from flashface_core.faces.detect import load_detector
@@ -112,6 +114,13 @@ def load_people(options: argparse.Namespace, checkpoint: Checkpoint) -> People:
     return people
 
 
+def pictures_of(people: People) -> str:
+    """By which a run tells its people from others."""
+    counts = [people.count(person) for person in range(len(people))]
+    digest = hashlib.sha256(json.dumps(counts).encode()).hexdigest()[:8]
+    return f"{len(counts)} with {sum(counts)} pictures ({digest})"
+
+
 def load_encoders_to_keep(folder: Path, system: str):
     """Tensors and metadata of the frozen encoders that go into the trained file."""
     from training.photos.dataset import encoders_file
@@ -175,6 +184,7 @@ def main(arguments: list[str] | None = None) -> None:
         encode_text = load_text_encoder(options.clip)
         kept = load_encoders_to_keep(options.data, system)
         given = Given(encode_text, widths, kept)
+        set_seed(recipe.seed)  # fresh weights follow from it
         networks = build(system, checkpoint, given)
         del checkpoint  # as large as the networks
         identity = load_identity_loss(options, recipe, process.device)
@@ -195,14 +205,19 @@ def main(arguments: list[str] | None = None) -> None:
             log.info("Loss on people held out: %.4f, inside the face %.4f.", *losses)
 
     try:
-        given_too = (options.out, on_save, identity)
+        told = {"system": system, "held out": len(others), "people": pictures_of(people)}
+        given_too = (options.out, on_save, identity, told)
         trainer = Trainer(networks, people, encode_text, recipe, *given_too)
     except ValueError as error:
         sys.exit(str(error))
+    # The file may have been lost since, or is wanted as another --dtype.
+    is_finished = trainer.progress.step >= recipe.steps
     if process.is_main_process:
         told = {"system": system, **asdict(recipe)}
         (options.out / RECIPE).write_text(json.dumps(told, indent=2) + "\n")
     trainer.run()
+    if is_finished:
+        trainer.publish()
 
 
 if __name__ == "__main__":

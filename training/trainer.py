@@ -4,17 +4,17 @@ One process, many, or many machines are the same run: samples follow from (seed,
 `accelerate launch` decides who draws which groups.
 """
 
-import csv
 import logging
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
+import numpy as np
 import torch
 import torch.utils.checkpoint
 from accelerate.utils import send_to_device, set_seed
@@ -29,7 +29,7 @@ from .diffusion import add_noise, noise_loss
 from .ema import Ema
 from .identity_loss import IdentityLoss
 from .networks import PARTS, Networks
-from .progress import Progress
+from .progress import Progress, note_row
 from .sharded import make_accelerator, whole
 
 log = logging.getLogger("flashface.training")
@@ -78,7 +78,8 @@ class Trainer(Generic[Trained]):
 
     A folder with a saved state is continued; the numbers are those of a run never interrupted.
     on_save: called on every process with (step, networks) holding the averaged weights.
-    identity_loss: added with the recipe's weight.
+    identity_loss: added with the recipe's weight. trained_on: what a run that goes on must have
+    as before, beside its recipe.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Trainer(Generic[Trained]):
         folder: Path,
         on_save: Callable[[int, Trained], None] | None = None,
         identity_loss: IdentityLoss | None = None,
+        trained_on: Mapping[str, Any] | None = None,
     ) -> None:
         self.identity_loss = identity_loss
         self.recipe, self.people, self.encode_text = recipe, people, encode_text
@@ -106,10 +108,11 @@ class Trainer(Generic[Trained]):
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(learning_rate, recipe))
         # The schedule counts steps of the run, not of a process, so it is not prepared.
-        self.networks, self.gradient_norm = networks, float("nan")
+        self.networks, self.gradient_norm, self.rate = networks, float("nan"), 0.0
         self.model, self.optimizer = self.accelerator.prepare(networks, optimizer)
         self.schedule = schedule
-        self.ema, self.progress = Ema(networks, recipe.ema), Progress(asdict(recipe), self.folder)
+        self.ema = Ema(networks, recipe.ema)
+        self.progress = Progress({**asdict(recipe), **(trained_on or {})}, self.folder)
         self.accelerator.register_for_checkpointing(self.ema, self.progress, self.schedule)
         self.folder.mkdir(parents=True, exist_ok=True)
         # Killed between two renamings, a run has the state before alone.
@@ -119,9 +122,15 @@ class Trainer(Generic[Trained]):
             told = torch.load(saved[0] / PROGRESS, weights_only=True)
             self.progress.load_state_dict(told)
             self.accelerator.load_state(str(saved[0]))
+            self._set_rates()
             log.info("continuing at step %d", self.progress.step)
-            if self.accelerator.is_main_process:
-                self._forget_later_losses()
+
+    def _set_rates(self) -> None:
+        """Those of the recipe as it is now; the state has them for the steps that there were."""
+        factor = learning_rate(self.recipe, self.progress.step)
+        groups = self.optimizer.param_groups
+        for group, base in zip(groups, self.schedule.base_lrs, strict=True):
+            group["lr"] = base * factor
 
     def _check_groups(self) -> None:
         parts = self.accelerator.num_processes * self.recipe.accumulate
@@ -133,10 +142,10 @@ class Trainer(Generic[Trained]):
 
     def run(self, until: int | None = None) -> None:
         """Train to the end of the recipe, or to step `until`; saves at the end."""
-        last = min(self.recipe.steps, until or self.recipe.steps)
+        recipe, last = self.recipe, min(self.recipe.steps, until or self.recipe.steps)
         self.accelerator.init_trackers("tensorboard")
         bar = tqdm(
-            total=self.recipe.steps,
+            total=recipe.steps,
             initial=self.progress.step,
             desc="Training",
             disable=not self.accelerator.is_main_process,
@@ -145,11 +154,13 @@ class Trainer(Generic[Trained]):
         while self.progress.step < last:
             total, count = total + self.step(), count + 1
             bar.update()
-            if self.progress.step % self.recipe.log_every == 0 or self.progress.step == last:
+            is_saved = self.progress.step % recipe.save_every == 0 or self.progress.step == last
+            # At saves as well: a run that goes on does not know the losses of steps before.
+            if is_saved or self.progress.step % recipe.log_every == 0:
                 self._log(total / count)
                 bar.set_postfix(loss=f"{total / count:.4f}")
                 total, count = 0.0, 0
-            if self.progress.step % self.recipe.save_every == 0 or self.progress.step == last:
+            if is_saved:
                 self.save()
         bar.close()
         # Not end_training(), after which the processes could not train anything else.
@@ -170,13 +181,17 @@ class Trainer(Generic[Trained]):
             )
             is_last = part == recipe.accumulate - 1
             together = nullcontext() if is_last else accelerator.no_sync(self.model)
+            # Dropout is every part's own, and that of a run never interrupted.
+            torch.manual_seed(_seed_of(recipe.seed, self.progress.step, first))
             with together, self._attention():
                 sent = cast(Batch, send_to_device(batch, accelerator.device))
-                loss = self._loss(sent).mean()
+                # Of groups, not of targets: parts have as many of them, and so weigh the same.
+                loss = (self._loss(sent) * sent.share).sum() / size
                 accelerator.backward(loss / recipe.accumulate)
             losses.append(loss.detach())
         norm = accelerator.clip_grad_norm_(self.networks.parameters(), recipe.max_gradient_norm)
         self.gradient_norm = float(whole(norm)) if norm is not None else float("nan")
+        self.rate = recipe.learning_rate * learning_rate(recipe, self.progress.step)
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad()
@@ -209,42 +224,25 @@ class Trainer(Generic[Trained]):
         return loss + recipe.identity_weight * self.identity_loss(predicted, noisy, batch, rows)
 
     def _log(self, loss: float) -> None:
-        step, rate = self.progress.step, self.schedule.get_last_lr()[0]
-        norm = self.gradient_norm
+        step, rate, norm = self.progress.step, self.rate, self.gradient_norm
         self.accelerator.log(
             {"loss": loss, "learning_rate": rate, "gradient_norm": norm}, step=step
         )
         if not self.accelerator.is_main_process:
             return
-        path = self.folder / CSV
-        is_new = not path.exists()
-        with open(path, "a", newline="") as file:
-            writer = csv.writer(file)
-            if is_new:
-                writer.writerow(LOSSES)
-            writer.writerow([step, f"{loss:.6f}", f"{rate:.3e}", f"{norm:.4f}"])
-
-    def _forget_later_losses(self) -> None:
-        """What was noted after the state was saved comes again."""
-        path = self.folder / CSV
-        if not path.exists():
-            return
-        with open(path, newline="") as file:
-            rows = list(csv.DictReader(file))
-        kept = [row for row in rows if int(row["step"]) <= self.progress.step]
-        with open(path, "w", newline="") as file:
-            writer = csv.DictWriter(file, LOSSES)
-            writer.writeheader()
-            writer.writerows(kept)
+        row = [step, f"{loss:.6f}", f"{rate:.3e}", f"{norm:.4f}"]
+        note_row(self.folder / CSV, LOSSES, row)
 
     def save(self) -> None:
-        """The whole state, to continue from; a run killed while saving keeps the one before."""
+        """What is published, then the whole state to continue from; a run killed meanwhile keeps
+        the state before, and publishes when it is here again."""
         unfinished, state = self.folder / "state.part", self.folder / STATE
         if self.accelerator.is_main_process and unfinished.exists():
             shutil.rmtree(unfinished)
         self.accelerator.wait_for_everyone()
         # Not as safetensors, which would drop the names under which tensors are shared.
         self.accelerator.save_state(str(unfinished), safe_serialization=False)
+        self.publish()
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             previous = self.folder / OLD
@@ -253,9 +251,15 @@ class Trainer(Generic[Trained]):
                 state.rename(previous)
             unfinished.rename(state)
             shutil.rmtree(previous, ignore_errors=True)
+
+    def publish(self) -> None:
         if self.on_save is not None:
             with self.ema.in_place(self.networks):
                 self.on_save(self.progress.step, self.networks)
+
+
+def _seed_of(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 def parameter_groups(networks: Networks, recipe: Recipe) -> list[dict]:

@@ -11,13 +11,15 @@ SIZE, REFERENCE = 8, 8
 PUBLISHED = "published.safetensors"
 
 
-def random_people(count=4, pictures=3):
+def random_people(count=4, pictures=3, fewer=0):
+    """`fewer` of the people have two pictures alone."""
     from training.data import PeopleInMemory
 
     generator = torch.Generator().manual_seed(0)
     total = count * pictures
     boxes = torch.tensor([0.25, 0.25, 0.75, 0.75]).expand(total, 4)
     persons = [list(range(i * pictures, (i + 1) * pictures)) for i in range(count)]
+    persons[:fewer] = [own[:2] for own in persons[:fewer]]
     return PeopleInMemory(
         torch.randn(total, 4, SIZE, SIZE, generator=generator),
         torch.randn(total, 4, REFERENCE, REFERENCE, generator=generator),
@@ -54,7 +56,8 @@ def train(weights: str | Path, out: Path, runs: list) -> None:
     from training.systems import Given, build, save
     from training.trainer import Recipe, Trainer
 
-    people, given = random_people(), Given(encode_text, {})
+    # Parts of the same number of people have other numbers of targets.
+    people, given = random_people(fewer=2), Given(encode_text, {})
     for name, system, told, until in runs:
         recipe = Recipe(**{**told, "sampling": Sampling(**told.get("sampling", {}))})
         networks = build(system, read_checkpoint("mini", *read_state_dict(weights)), given)

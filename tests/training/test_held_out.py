@@ -38,8 +38,22 @@ def test_losses_are_the_same_every_time_and_change_with_the_networks(tmp_path):
     assert held_out_losses(networks, others, encode_text) != first
 
 
+def test_everybody_held_out_is_measured(tmp_path):
+    class Seen(type(random_people())):
+        def picture(self, person, index):
+            looked_at.add(person)
+            return super().picture(person, index)
+
+    looked_at: set[int] = set()
+    people = random_people(count=12)
+    people.__class__ = Seen
+    networks = make_networks(write_flashface(tmp_path / "small.safetensors"))
+    held_out_losses(networks, hold_out(people, 9)[1], encode_text)
+    assert looked_at == set(range(3, 12))
+
+
 def test_a_line_for_every_save(tmp_path):
-    for step in (10, 20):
+    for step in (10, 20, 30, 20):  # killed before it was saved at 20
         record(tmp_path, step, (0.5, 0.25))
     with open(tmp_path / CSV) as file:
         rows = list(csv.DictReader(file))

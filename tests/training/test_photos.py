@@ -37,7 +37,7 @@ from flashface_core.faces.crop import crop_face, pad_to_square
 from flashface_core.faces.detect import MtcnnDetector, load_detector
 from training.photos import look as looking
 from training.photos.frame import rectangle_around
-from training.photos.look import read_looks
+from training.photos.look import read_looks, read_picture
 from training.photos.prepare import main, prepare
 from training.photos.select import Limits
 from training.photos.shards import read_shard
@@ -175,6 +175,41 @@ def test_other_limits_look_at_no_photograph_twice(source, tmp_path, detector, mo
     assert (again["people"], again["kept"], again["dropped"]["face too small"]) == (1, 3, 7)
     assert not (tmp_path / "latents-00000.tar").exists()
     assert [json.loads(sample["json"])["person"] for sample in stored(tmp_path)] == ["carl"] * 3
+
+
+def test_captions_written_later_come_into_the_shards(tmp_path, detector):
+    source, out = tmp_path / "source", tmp_path / "out"
+    for name, variant in list(different(cameraman()).items())[:2]:
+        add(source, f"carl/{name}.png", encoded(variant, "PNG"))
+    assert prepare(source, out, detector, **SIZES)["kept_without_caption"] == 2
+    latents = out / "latents-00000.tar"
+    latents.touch()
+    plan = out / "plan.json"
+    plan.write_text(json.dumps({"sha256": json.loads(plan.read_text())["sha256"]}))
+    prepare(source, out, detector, **SIZES)  # as earlier versions left it: nothing is made anew
+    assert latents.exists()
+    (source / "carl/a.txt").write_text("carl at last", encoding="utf-8-sig")
+    (source / "carl/b.txt").write_text("carl as well", encoding="utf-16")
+    assert prepare(source, out, detector, **SIZES)["kept_without_caption"] == 0
+    assert [sample["txt"] for sample in stored(out)] == [b"carl at last", b"carl as well"]
+    assert not latents.exists()
+
+
+def test_people_behind_links_are_people_and_links_in_a_circle_end(tmp_path):
+    source, elsewhere = tmp_path / "source", tmp_path / "elsewhere"
+    add(source, "anna/a.png", b"x")
+    add(elsewhere, "b.png", b"x")
+    (source / "carl").symlink_to(elsewhere, target_is_directory=True)
+    (elsewhere / "back").symlink_to(source, target_is_directory=True)
+    names = [photo.name for photo in open_source(source).photos]
+    assert names == ["anna/a.png", "carl/b.png"]
+
+
+def test_sixteen_bits_are_the_picture_that_eight_are():
+    ramp = np.arange(256, dtype=np.uint8)[None].repeat(4, axis=0)
+    file = io.BytesIO()
+    Image.fromarray(ramp.astype(np.uint16) * 257).save(file, "PNG")
+    assert np.array_equal(np.array(read_picture(io.BytesIO(file.getvalue())))[..., 0], ramp)
 
 
 def test_shards_are_a_source_and_a_truncated_one_is_read_as_far_as_it_goes(tmp_path, detector):

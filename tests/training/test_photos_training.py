@@ -156,6 +156,19 @@ def test_two_steps_of_training_give_a_checkpoint_that_the_nodes_load(trained, we
     )
 
 
+def test_a_run_goes_on_with_its_own_people_and_is_published_when_it_is_done(
+    data, weights, clip, trained
+):
+    again = arguments(data, weights, clip, trained)
+    with pytest.raises(SystemExit, match="a run whose held out is 0, and now it is 1; begin in"):
+        train.main([*again, "--held-out", "1"])
+    path = trained / "flashface.safetensors"
+    before = path.read_bytes()
+    path.unlink()
+    train.main([*again, "--dtype", "fp16"])
+    assert path.read_bytes() == before and len(losses(trained)) == 2
+
+
 def test_a_few_photographs_train_without_being_prepared(source, weights, clip, vae, tmp_path):
     with pytest.raises(SystemExit, match="not made by training.photos.prepare; .* or give --vae"):
         train.main(arguments(source, weights, clip, tmp_path))

@@ -46,6 +46,22 @@ def test_shipped_recipes_fit_their_system(path):
     assert recipe.sampling.own_face == (1.0 if stage == "pretrain" else 0.0)
 
 
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_no_stage_sees_the_noise_of_another(system):
+    """They have other numbers of groups, of which they would share the first."""
+    values = []
+    for stage in STAGES:
+        path = next(path for path in SHIPPED if path.stem == f"{system}-{stage}")
+        recipe = parsed(system, "--recipe", path)
+        drawn = (
+            draw_batch(random_people(), recipe.sampling, recipe.seed, step, range(2)).noise
+            for step in range(5)
+        )
+        values.append(torch.cat([noise.flatten() for noise in drawn]))
+    together = torch.cat(values)
+    assert len(together.unique()) > 0.98 * len(together)
+
+
 def test_options_go_before_the_file_and_the_file_before_the_defaults(tmp_path):
     path = written(
         tmp_path / "a.json",

@@ -19,6 +19,7 @@ from flashface_core.errors import FlashFaceError
 from training.batches import Sampling, draw_batch
 from training.diffusion import add_noise, noise_levels, noise_loss
 from training.networks import PARTS
+from training.progress import Progress
 from training.trainer import Recipe, Trainer, checkpoint_blocks
 
 
@@ -154,6 +155,74 @@ def test_a_run_whose_losses_were_not_written_goes_on(weights, tmp_path):
     assert len(losses(tmp_path)) == 1
 
 
+def test_weights_that_could_not_be_published_are_published_by_the_next_run(weights, tmp_path):
+    seen = []
+
+    def on_save(step, networks):
+        seen.append(step)
+        if seen == [1, 2]:
+            raise OSError("no space left")
+
+    def run():
+        options = Recipe(steps=2, groups=2, save_every=1)
+        given = make_networks(weights), random_people(), encode_text, options, tmp_path
+        Trainer(*given, on_save).run()
+
+    with pytest.raises(OSError):
+        run()
+    run()
+    assert seen == [1, 2, 2]
+
+
+def test_losses_are_those_of_a_run_never_killed_wherever_it_was_saved(weights, tmp_path):
+    for folder, ends in (("whole", (8,)), ("killed", (4, 8))):
+        for until in ends:
+            options = dict(steps=8, log_every=3, save_every=4, ema=0)
+            trainer(weights, tmp_path / folder, **options).run(until)
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+
+
+def test_rates_in_the_table_are_those_that_were_used(weights, tmp_path):
+    def rates(run, folder):
+        used = []
+        step = run.optimizer.step
+        run.optimizer.step = lambda: (used.append(run.optimizer.param_groups[0]["lr"]), step())
+        run.run()
+        with open(folder / "losses.csv") as file:
+            told = [float(row["learning_rate"]) for row in csv.DictReader(file)]
+        return used, told[-len(used) :]
+
+    recipe = dict(learning_rate=1e-3, warmup_steps=2, decay_from=0.5, ema=0)
+    used, told = rates(trainer(weights, tmp_path, steps=4, **recipe), tmp_path)
+    assert used == pytest.approx(told, rel=1e-3) and used[0] == 5e-4 and used[-1] > 0
+    # A run that is made longer has the rates of the longer one at once.
+    used, told = rates(trainer(weights, tmp_path, steps=8, **recipe), tmp_path)
+    assert used == pytest.approx(told, rel=1e-3) and used[0] == 1e-3
+
+
+def test_dropout_is_of_seed_step_and_part(weights, tmp_path):
+    class Dropping(type(make_networks(weights))):
+        def forward(self, batch, noisy, texts):
+            masks.append(torch.nn.functional.dropout(torch.ones(200), 0.5))
+            return super().forward(batch, noisy, texts)
+
+    def run(folder, **more):
+        networks = make_networks(weights)
+        networks.__class__ = Dropping
+        options = Recipe(steps=2, groups=4, accumulate=2, ema=0, save_every=1, **more)
+        return Trainer(networks, random_people(), encode_text, options, folder)
+
+    masks: list[torch.Tensor] = []
+    run(tmp_path / "a").run()
+    whole, masks = masks, []
+    assert all(not torch.equal(a, b) for i, a in enumerate(whole) for b in whole[:i])
+    run(tmp_path / "b").run(1)
+    again = run(tmp_path / "b")
+    torch.manual_seed(9)  # as in no process of the run before
+    again.run()
+    assert all(torch.equal(a, b) for a, b in zip(whole, masks, strict=True))
+
+
 @pytest.mark.parametrize("killed", ["while it removed the state before", "between two renamings"])
 def test_a_run_killed_while_it_saved_goes_on(weights, tmp_path, killed):
     run = tmp_path / "run"
@@ -185,6 +254,13 @@ def test_the_folder_of_another_run_is_refused(weights, tmp_path):
             trainer(weights, tmp_path, steps=2, learning_rate=1e-3, **other)
     with pytest.raises(FlashFaceError, match="a run whose sampling is"):
         trainer(weights, tmp_path, steps=2, learning_rate=1e-3, sampling=Sampling(own_face=1.0))
+    with pytest.raises(FlashFaceError, match="a run whose precision is no, and now it is fp16"):
+        Progress({"precision": "fp16"}, tmp_path).load_state_dict(
+            {"step": 1, "recipe": {"precision": "no"}}
+        )
+    Progress({"precision": "bf16"}, tmp_path).load_state_dict(
+        {"step": 1, "recipe": {"precision": "no"}}
+    )
 
 
 def test_gradient_checkpointing_changes_no_gradient(weights):
@@ -207,8 +283,17 @@ def test_gradient_checkpointing_changes_no_gradient(weights):
 
 
 def test_accumulation_changes_no_number(weights, tmp_path):
-    trainer(weights, tmp_path / "one", groups=4).run()
-    trainer(weights, tmp_path / "two", groups=4, accumulate=2).run()
+    people = random_people(fewer=2)
+    sampling = Sampling(targets_per_group=2)
+    options = dict(groups=4, sampling=sampling)
+    halves = range(2), range(2, 4)
+    targets = [
+        [len(draw_batch(people, sampling, 0, step, half).latents) for half in halves]
+        for step in range(4)
+    ]
+    assert any(one != other for one, other in targets)
+    trainer(weights, tmp_path / "one", people, **options).run()
+    trainer(weights, tmp_path / "two", people, accumulate=2, **options).run()
     one, two = (list(map(float, losses(tmp_path / name))) for name in ("one", "two"))
     assert one == pytest.approx(two, rel=1e-4)
 
@@ -219,7 +304,8 @@ def test_two_processes_give_the_losses_of_one_with_twice_the_batch(weights, tmp_
     two = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
            "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
            "--main_process_port", "0", script]  # fmt: skip
-    run = "flashface", dict(steps=3, groups=4, log_every=1), 3
+    recipe = dict(steps=3, groups=4, log_every=1, sampling=dict(targets_per_group=2))
+    run = "flashface", recipe, 3
     train(weights, tmp_path, [("one", *run)])
     done = subprocess.run(
         [*two, str(weights), str(tmp_path), json.dumps([("two", *run)])],

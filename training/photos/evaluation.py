@@ -23,7 +23,7 @@ from training.sampling import Models, Settings
 from .encode import load_vae
 from .look import embeddings, look_at, read_photo
 from .select import Limits, unusable
-from .sources import open_source
+from .sources import decoded, open_source
 
 log = logging.getLogger("flashface.training")
 
@@ -214,7 +214,7 @@ def identity_measures(found: Tensor, cosines: Tensor, owner: Tensor) -> Measures
 
 def read_prompts(path: Path) -> dict[str, str]:
     """One per line, its own label. Raises FlashFaceError for a file without any."""
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = decoded(path.read_bytes()).splitlines()
     prompts = {line.strip(): line.strip() for line in lines if line.strip()}
     if not prompts:
         raise FlashFaceError(f"{path} holds no prompts; write one per line.")

@@ -94,6 +94,8 @@ class Readable(Protocol):
 def read_picture(file: Readable) -> Image.Image:
     """Upright RGB; transparency falls on black. Raises whatever Pillow does for damaged data."""
     picture = ImageOps.exif_transpose(Image.open(io.BytesIO(file.read())))
+    if picture.mode.startswith("I"):  # 16 bits, which Pillow cuts off at 255
+        picture = Image.fromarray((np.asarray(picture) / 257).clip(0, 255).astype(np.uint8))
     if "A" in picture.getbands() or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         black = Image.new("RGBA", picture.size, (0, 0, 0, 255))

@@ -129,21 +129,31 @@ def _bytes(picture: Image.Image, **options) -> bytes:
 def _keep_shards_of_this_plan(
     out: Path, samples: list, sizes: tuple[int, ...], aspects: bool
 ) -> None:
-    """Shards of another selection or size are removed, with what was encoded from them."""
+    """Shards of another selection, size or captions are removed, with what was encoded from
+    them."""
     rows = [
         [person, photo.name, look.size, look.box, look.points] for person, photo, look in samples
     ]
     what = [sizes, rows, *(["aspects"] if aspects else [])]
-    plan = json.dumps({"sha256": hashlib.sha256(json.dumps(what).encode()).hexdigest()}) + "\n"
+    captions = [photo.caption() for _, photo, _ in samples]
+    plan = {
+        name: hashlib.sha256(json.dumps(part).encode()).hexdigest()
+        for name, part in (("sha256", what), ("captions", captions))
+    }
     path = out / PLAN
-    if path.exists() and path.read_text() == plan:
+    before = json.loads(path.read_text()) if path.exists() else {}
+    # Plans of earlier versions say nothing of captions.
+    if {**plan, **before} == plan and "sha256" in before:
+        path.write_text(json.dumps(plan) + "\n", newline="\n")
         return
     stale = sorted(file for pattern in DERIVED for file in out.glob(pattern))
     if stale:
-        log.info("The selection has changed; %d files in %s are made anew.", len(stale), out)
+        log.info(
+            "The selection or a caption has changed; %d files in %s are made anew.", len(stale), out
+        )
     for file in stale:
         file.unlink()
-    path.write_text(plan, newline="\n")
+    path.write_text(json.dumps(plan) + "\n", newline="\n")
 
 
 def summary(photos: list[Photo], selection: Selection, limits: Limits) -> dict:

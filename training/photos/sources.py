@@ -1,7 +1,9 @@
 """Photographs as people have them: a folder per person, one flat folder, webdataset shards, or
 MultiID-2M."""
 
+import codecs
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,8 +32,14 @@ class Photo(NamedTuple):
     apart: tuple[Box, tuple[Box, ...]] | None = None
 
     def caption(self) -> str:
-        text = self.text.read().decode("utf-8", "replace") if self.text else ""
+        text = decoded(self.text.read()) if self.text else ""
         return str(json.loads(text).get(self.label) or "").strip() if self.label else text.strip()
+
+
+def decoded(text: bytes) -> str:
+    """As editors write it: UTF-8 or, with its mark, UTF-16."""
+    is_wide = text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return text.decode("utf-16" if is_wide else "utf-8-sig", "replace")
 
 
 class Source(NamedTuple):
@@ -74,8 +82,8 @@ def open_source(path: Path) -> Source:
 def _in_folder(folder: Path) -> list[Photo]:
     """Those below a sub-folder belong to the person it is named after."""
     photos = []
-    for file in folder.rglob("*"):
-        if file.suffix.lower().lstrip(".") not in PICTURES or not file.is_file():
+    for file in _files_below(folder):
+        if file.suffix.lower().lstrip(".") not in PICTURES:
             continue
         place = file.relative_to(folder)
         if any(part.startswith(".") for part in place.parts):  # hidden, like macOS's ._ files
@@ -85,6 +93,20 @@ def _in_folder(folder: Path) -> list[Photo]:
         caption = Blob.whole(text) if text.is_file() else None
         photos.append(Photo(place.as_posix(), person, Blob.whole(file), caption))
     return sorted(photos)
+
+
+def _files_below(folder: Path, inside: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """Also through links, as large sets lie on other disks; never into a folder that it is in."""
+    inside = (*inside, folder.resolve())
+    try:
+        paths = sorted(folder.iterdir())
+    except PermissionError:
+        return
+    for path in paths:
+        if path.is_file():
+            yield path
+        elif path.is_dir() and path.resolve() not in inside:
+            yield from _files_below(path, inside)
 
 
 def _in_shard(shard: Path) -> tuple[list[Photo], str]:

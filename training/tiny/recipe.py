@@ -1,6 +1,5 @@
 """The tiny models from nothing: VAE, probes, drawn people, base UNet, FlashFace."""
 
-import csv
 import dataclasses
 import hashlib
 import json
@@ -22,6 +21,7 @@ from training.data import PeopleInMemory
 from training.initial import fresh_checkpoint, with_new_references
 from training.networks import REFERENCE_ATTENTION, TARGET, FlashFaceNetworks
 from training.paired import paired_losses
+from training.progress import note_row
 from training.publish import publish
 from training.trainer import CSV, Recipe, Trainer
 
@@ -106,7 +106,8 @@ class ToyRecipe:
             sampling=ALONE,
         )
     )
-    train: Recipe = dataclasses.field(default_factory=lambda: COMMON)
+    # Another seed than that before, whose noise it would see again.
+    train: Recipe = dataclasses.field(default_factory=lambda: dataclasses.replace(COMMON, seed=1))
 
     def at_precision(self, precision: str) -> "ToyRecipe":
         """That of base and FlashFace."""
@@ -202,12 +203,8 @@ def train_flashface(
         log.info("step %d after %.1f minutes", step, (time.monotonic() - started) / 60)
         publish(networks, out)
         losses = paired_losses(networks, unseen, encode_text)
-        is_new = not (folder / PAIRED).exists()
-        with open(folder / PAIRED, "a", newline="") as file:
-            writer = csv.writer(file)
-            if is_new:
-                writer.writerow(["step", *losses._fields])
-            writer.writerow([step, *(f"{loss:.5f}" for loss in losses)])
+        row = [step, *(f"{loss:.5f}" for loss in losses)]
+        note_row(folder / PAIRED, ["step", *losses._fields], row)
         grid.save(networks, folder / f"step-{step:06d}.png")
 
     identity = drawn_identity_loss(recipe.train, vae)
