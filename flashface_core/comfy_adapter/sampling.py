@@ -17,6 +17,7 @@ from ..flashface.guidance import StepPlan, add_face_guidance, rescale_guidance
 from .photo_encoder import PhotoEncoder
 from .reference_branch import ask_for_branches, reference_conds
 from .row_conds import SAID, mark_conds, place_tensors
+from .schedule import sigmas_between
 from .step import Branches, Run, Step, System, entries, swapped_conds
 
 if TYPE_CHECKING:
@@ -49,16 +50,15 @@ def make_predict_noise(
     system: System,
     features: FaceFeatures,
     make_plan: Callable[[float, bool], StepPlan],
-    window: tuple[float, float],
+    percents: tuple[float, float],
     at_timesteps: bool = True,
 ):
     """The PREDICT_NOISE wrapper: one sampling step of one guider.
 
-    make_plan: from the model timestep, and whether the step lies in the window (sigmas: start,
-    end). at_timesteps: see every step `at_trained_noise`. What it puts into the guider's conds and
-    into transformer_options is gone after the step; what others leave there stays.
+    make_plan: from the model timestep, and whether the step lies between `percents` of sampling
+    (start, end). at_timesteps: see every step `at_trained_noise`. What it puts into the guider's
+    conds and into transformer_options is gone after the step; what others leave there stays.
     """
-    start_sigma, end_sigma = window
 
     def predict_noise(executor, x, timestep, model_options, *args, **kwargs):
         guider = executor.class_obj
@@ -67,8 +67,9 @@ def make_predict_noise(
         run.reached = True
         sampling = guider.inner_model.model_sampling
         check_timesteps(system.node, sampling)
+        start, end = run.keep("window", sampling, lambda: sigmas_between(sampling, *percents))
         level = noise_level(sampling, timestep)
-        is_inside = end_sigma <= level.sigma <= start_sigma
+        is_inside = end <= level.sigma <= start
         given = {}
         if is_inside and at_timesteps:
             sigma = timestep.flatten()[:1]

@@ -1,6 +1,6 @@
 """Which timesteps a sampler visits, and which of them lie between start and end percent."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import comfy.model_sampling
 import comfy.samplers
@@ -10,16 +10,11 @@ from ..errors import FlashFaceError
 from ..flashface.guidance import Guidance
 from ..flashface.plot import Step
 
-if TYPE_CHECKING:
-    from comfy.model_patcher import ModelPatcher
-
 SCHEDULER = "simple"  # the official trailing spacing where the steps divide 1000
 
 
-def sigmas_between(
-    model: "ModelPatcher", start_percent: float, end_percent: float
-) -> tuple[float, float]:
-    sampling: Any = model.get_model_object("model_sampling")
+def sigmas_between(sampling: Any, start_percent: float, end_percent: float) -> tuple[float, float]:
+    """Of a run's model_sampling, which nodes behind Apply may have changed."""
     return sampling.percent_to_sigma(start_percent), sampling.percent_to_sigma(end_percent)
 
 
@@ -37,8 +32,7 @@ def sampling_steps(guidance: Guidance, steps: int, sigmas: torch.Tensor | None) 
             f"sigmas has {len(sigmas)} values, and a step needs two (from, to); raise steps or "
             "denoise of its scheduler node, or disconnect it."
         )
-    start = sampling.percent_to_sigma(guidance.start_percent)
-    end = sampling.percent_to_sigma(guidance.end_percent)
+    start, end = sigmas_between(sampling, guidance.start_percent, guidance.end_percent)
     return [
         Step(float(sampling.timestep(sigma)), end <= float(sigma) <= start)
         for sigma in sigmas[:-1].float().cpu()

@@ -66,6 +66,20 @@ def test_a_sampling_without_timesteps_after_apply_is_refused_in_the_run(bench, s
         graph.sample()
 
 
+@pytest.mark.parametrize("name", ["eps, zero SNR", "v_prediction, zero SNR"])
+@pytest.mark.parametrize("system", LOOKS_AT_PHOTOS)
+def test_percents_are_of_the_sampling_that_runs(bench, system, name):
+    """Whether the node that sets it stands before Apply or behind it."""
+    window = Guidance(start_percent=0.1, end_percent=0.8)
+    given: dict = dict(start=0.1, end=0.8) if system == FUSION else dict(guidance=window)
+    before = bench.graph(system, *PEOPLE, model=DISCRETE[name](bench.model), **given)
+    behind = bench.graph(system, *PEOPLE, **given).patched(DISCRETE[name])
+    got, expected = (graph.sample(steps=10) for graph in (behind, before))
+    assert relative_error(got, expected) == 0
+    always = bench.graph(system, *PEOPLE, model=DISCRETE[name](bench.model)).sample(steps=10)
+    assert relative_error(always, expected) > 1e-3
+
+
 @pytest.mark.parametrize("name", CONTINUOUS)
 def test_facestudio_has_no_photos_to_look_at_and_runs_with_any(bench, name):
     graph = bench.graph(STUDIO, *PEOPLE, model=CONTINUOUS[name](bench.model))

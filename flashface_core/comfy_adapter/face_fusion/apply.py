@@ -21,7 +21,6 @@ from ..model_shape import Shape, shape_of
 from ..patcher import make_memory_estimate
 from ..row_conds import AttachRows, make_piece_conds, make_row_data
 from ..sampling import check_timesteps, make_predict_noise, make_run
-from ..schedule import sigmas_between
 from ..step import System
 from ..unet import PatchSet, site_of, transformer_block
 from ..untraced import with_actions
@@ -68,12 +67,12 @@ def apply_fusion(
     if strength == 0 or not features.has_effect:
         return model
     check_timesteps(NODE, model.get_model_object("model_sampling"))
-    window = sigmas_between(model, start_percent, end_percent)
     sites = dict.fromkeys(shape.widths, 1.0)
+    steps = make_predict_noise(FACE_FUSION, features, _plan, (start_percent, end_percent), False)
     for kind, wrapper in (
         (WrappersMP.OUTER_SAMPLE, make_run(FACE_FUSION)),
         (WrappersMP.PREPARE_SAMPLING, make_memory_estimate(features, branches=2)),
-        (WrappersMP.PREDICT_NOISE, make_predict_noise(FACE_FUSION, features, _plan, window, False)),
+        (WrappersMP.PREDICT_NOISE, steps),
         (WrappersMP.CALC_COND_BATCH, make_piece_conds(FACE_FUSION)),
         (WrappersMP.APPLY_MODEL, make_row_data(FACE_FUSION, sites, make_attach_rows(strength))),
     ):

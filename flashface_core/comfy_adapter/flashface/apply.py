@@ -15,7 +15,6 @@ from ..patcher import make_memory_estimate
 from ..reference_branch import add_reference_branch
 from ..row_conds import make_piece_conds, make_row_data
 from ..sampling import check_timesteps, make_predict_noise, make_run
-from ..schedule import sigmas_between
 from ..shared_encoder import share_encoder
 from ..step import FLASHFACE
 from ..unet import KEY
@@ -59,19 +58,17 @@ def apply_features(model: "ModelPatcher", features: FaceFeatures, guidance: Guid
             "join their identities with FlashFace Identity Group and apply once."
         )
     net.check_fit(model)
-    if guidance.is_off:
+    if guidance.is_off or not features.has_effect:
         return model.clone()
     model = net.attach(model, features)
-    if not features.has_effect:
-        return model
     check_timesteps(FLASHFACE.node, model.get_model_object("model_sampling"))
-    window = sigmas_between(model, guidance.start_percent, guidance.end_percent)
+    percents = guidance.start_percent, guidance.end_percent
     plan = partial(plan_step, guidance)
     levels = {site: guidance.level_strength(level) for site, level in net.levels.items()}
     for kind, wrapper in (
         (WrappersMP.OUTER_SAMPLE, make_run(FLASHFACE)),
         (WrappersMP.PREPARE_SAMPLING, make_memory_estimate(features, branches=3)),
-        (WrappersMP.PREDICT_NOISE, make_predict_noise(FLASHFACE, features, plan, window)),
+        (WrappersMP.PREDICT_NOISE, make_predict_noise(FLASHFACE, features, plan, percents)),
         (WrappersMP.CALC_COND_BATCH, add_reference_branch),
         (WrappersMP.CALC_COND_BATCH, make_piece_conds(FLASHFACE)),
         (WrappersMP.APPLY_MODEL, make_row_data(FLASHFACE, levels, net.attach_rows)),
