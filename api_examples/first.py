@@ -15,11 +15,11 @@ for title, photo in zip(sorted(t for t in node if t[:5] == "Photo"), photos, str
     node[title].update(class_type="LoadImage", inputs={"image": sent["name"]})
 node["Positive prompt"]["inputs"]["text"] = "a portrait of an elder, smiling, upright"
 node["KSampler"]["inputs"]["seed"] = 7
-events = websocket.create_connection(f"ws://{server}/ws?clientId=first")
-asked = {"prompt": workflow, "client_id": "first"}
-requests.post(f"http://{server}/prompt", json=asked).raise_for_status()
+events = websocket.create_connection(f"ws://{server}/ws?clientId=me")
+answer = requests.post(f"http://{server}/prompt", json={"prompt": workflow, "client_id": "me"})
+assert answer.ok and not answer.json()["node_errors"], answer.text  # it may run a part alone
 for event in (json.loads(one) for one in events if isinstance(one, str)):  # bytes: previews
     for image in (event["data"].get("output") or {}).get("images", ()):
         Path(image["filename"]).write_bytes(requests.get(f"http://{server}/view", image).content)
     if event["type"] in ("execution_success", "execution_error"):
-        break
+        sys.exit(event["data"].get("exception_message"))

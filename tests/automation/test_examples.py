@@ -22,11 +22,11 @@ def run(tmp_path):
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy"):
         variables.pop(name, None)
 
-    def call(*line: str) -> subprocess.CompletedProcess:
+    def call(*line: str, code: int = 0) -> subprocess.CompletedProcess:
         done = subprocess.run(
             line, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=120
         )
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.returncode == code, done.stdout + done.stderr
         return done
 
     return call
@@ -50,6 +50,18 @@ def test_a_script_draws_the_person_of_a_photo(run, servers, folder, tmp_path, na
             drawn[person] = picture.tobytes()
         path.unlink()
     assert drawn[0] != drawn[1]
+
+
+def test_the_first_script_ends_with_what_went_wrong(run, servers, folder, tmp_path):
+    (tmp_path / "broken.jpg").write_text("no picture")
+    first = EXAMPLES / "first.py"
+    told = run(sys.executable, str(first), address(servers), "broken.jpg", code=1)
+    assert "broken" in told.stderr or "identify" in told.stderr
+    other = tmp_path / "other.py"
+    other.write_text(first.read_text().replace("01_start_here", "02_portrait_from_photos"))
+    photos = [str(folder / "people/person_0/0.png")] * 4
+    told = run(sys.executable, str(other), address(servers), *photos, code=1)
+    assert "there is no file" in told.stderr and not list(tmp_path.glob("*.png"))
 
 
 def test_the_first_script_has_25_lines():
