@@ -2,10 +2,11 @@
 
 import threading
 from bisect import bisect_left
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from itertools import takewhile
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 
@@ -96,20 +97,39 @@ def blended(shares: Sequence[float], entries: Sequence[KeysValues]) -> KeysValue
     }
 
 
+class _Kept(NamedTuple):
+    value: Any
+    bytes: int
+    run: int  # in which it was used last
+
+
 class FeatureCache(Generic[_Value]):
-    """Tensors by content, least recently used out, bounded in bytes, safe in threads.
+    """Tensors by content, bounded in bytes, safe in threads.
 
     Values are mappings and tuples of tensors (what else they hold counts nothing), stored whole
-    or not at all; one that is larger than the bound is not kept.
+    or not at all. A run of sampling asks for its steps in the same order as the run before. Where
+    the least recently used went first, a run that is a step too large would find nothing: each
+    step would have gone just before it is asked for. So what the current run has used stays, and
+    what finds no room is left out; of older runs the oldest goes first, its last step first.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.bytes = 0
-        self._entries: OrderedDict[Hashable, _Value] = OrderedDict()
+        self.has_left_out = False  # something of the current run
+        self._run = 0
+        self._entries: OrderedDict[Hashable, _Kept] = OrderedDict()  # by last use, so by run
         self._lock = threading.Lock()
 
+    def begin_run(self) -> None:
+        """What was used until now may go."""
+        with self._lock:
+            self._run += 1
+            self.has_left_out = False
+
     def get(self, key: Hashable, compute: Callable[[], _Value]) -> _Value:
+        """A run of its own, so that the least recently used goes first."""
+        self.begin_run()
         return self.get_all([key], lambda _: [compute()])[0]
 
     def get_all(
@@ -119,9 +139,9 @@ class FeatureCache(Generic[_Value]):
         found: dict[Hashable, _Value] = {}
         with self._lock:
             for key in keys:
-                if key in self._entries:
-                    self._entries.move_to_end(key)
-                    found[key] = self._entries[key]
+                if (kept := self._entries.pop(key, None)) is not None:
+                    self._entries[key] = kept._replace(run=self._run)
+                    found[key] = kept.value
         missing = [key for key in dict.fromkeys(keys) if key not in found]
         if missing:
             for key, value in zip(missing, compute(missing), strict=True):
@@ -130,19 +150,30 @@ class FeatureCache(Generic[_Value]):
         return [found[key] for key in keys]
 
     def _keep(self, key: Hashable, value: _Value) -> None:
-        size = _size(value)
+        size = bytes_of(value)
         with self._lock:
-            if key in self._entries or size > self.max_bytes:
+            if key in self._entries:
                 return
-            self._entries[key] = value
+            if size > self.max_bytes:
+                self.has_left_out = True
+                return
+            self._entries[key] = _Kept(value, size, self._run)
             self.bytes += size
             while self.bytes > self.max_bytes:
-                self.bytes -= _size(self._entries.popitem(last=False)[1])
+                out = self._entries.pop(self._next_out())
+                self.bytes -= out.bytes
+                self.has_left_out |= out.run == self._run
+
+    def _next_out(self) -> Hashable:
+        oldest = next(iter(self._entries.values())).run
+        of_it = takewhile(lambda entry: entry[1].run == oldest, self._entries.items())
+        return deque(of_it, maxlen=1)[0][0]
 
 
-def _size(value: Any) -> int:
+def bytes_of(value: Any) -> int:
+    """Of the tensors in mappings and tuples."""
     if isinstance(value, torch.Tensor):
         return value.nbytes
     if isinstance(value, Mapping):
         value = tuple(value.values())
-    return sum(map(_size, value)) if isinstance(value, tuple) else 0
+    return sum(map(bytes_of, value)) if isinstance(value, tuple) else 0

@@ -1,8 +1,11 @@
 """REFERENCE_NET of a FlashFace checkpoint, under ComfyUI's memory management."""
 
+import logging
+import math
 import os
 from collections.abc import Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import comfy.model_management
 import comfy.model_sampling
@@ -18,6 +21,7 @@ from ...features import (
     ReferenceLatent,
     between,
     blended,
+    bytes_of,
 )
 from ...flashface.reference_net import ReferenceNetwork
 from ...row_references import StepReferences, gather_references
@@ -28,6 +32,8 @@ from .main_memory import in_main_memory, on_device
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
+
+log = logging.getLogger("flashface")
 
 # Of the keys and values in main memory; 4 photos and 30 steps take 0.64 GB in fp16.
 CACHE_MB, CACHE_VARIABLE = 2048, "FLASHFACE_CACHE_MB"
@@ -58,6 +64,8 @@ class ReferenceNet(PhotoEncoder):
         self.picture_size = picture_size
         self.fingerprint = fingerprint
         self.cache: FeatureCache[KeysValues] = FeatureCache(cache_bytes())
+        self._timesteps: WeakKeyDictionary[FaceFeatures, float] = WeakKeyDictionary()
+        self._has_told = False
 
     def get_models(self) -> list:
         return [self.patcher]
@@ -80,9 +88,27 @@ class ReferenceNet(PhotoEncoder):
         self, features: FaceFeatures, timestep: float, device: torch.device, model=None
     ) -> StepReferences:
         """Keys and values of everybody at one model timestep; the network must be loaded."""
+        # A run goes down the timesteps: one above the last begins another.
+        if timestep > self._timesteps.get(features, -math.inf):
+            self.cache.begin_run()
+        self._timesteps[features] = timestep
         people = [person for person in features.people if person.references]
         entries = [self._at(timestep, person, features, device) for person in people]
+        if self.cache.has_left_out and self.cache.max_bytes and not self._has_told:
+            self._has_told = True
+            self._tell(sum(bytes_of(entry) for person in entries for entry in person))
         return gather_references(people, entries)
+
+    def _tell(self, step_bytes: int) -> None:
+        log.warning(
+            "FlashFace keeps %d MB of feature maps; the photos take %.4g MB per step, so %d steps "
+            "find room and the others are computed in every run. Set the environment variable %s "
+            "higher, or reference_steps of FlashFace Encode to fewer anchors.",
+            self.cache.max_bytes // 1024**2,
+            step_bytes / 1024**2,
+            self.cache.max_bytes // step_bytes,
+            CACHE_VARIABLE,
+        )
 
     def _at(
         self, timestep: float, person: Person, features: FaceFeatures, device: torch.device
@@ -141,7 +167,10 @@ class ReferenceNet(PhotoEncoder):
         progress = comfy.utils.ProgressBar(len(timesteps))
         photos = max((len(person.references) for person in features.people), default=1)
         together = max(1, ROWS_PER_PASS // max(1, photos))
+        self.cache.begin_run()
         for some in batched(timesteps, together):
+            if self.cache.has_left_out:  # computed for nothing: the sampler does it
+                break
             for person in features.people:
                 wanted = [(reference, float(t)) for t in some for reference in person.references]
                 self._keys_values(wanted, features)
