@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from ..font import font_of
 from .face import Face
 
 TAKEN, FOUND, DOUBT = (64, 200, 96), (232, 168, 56), (255, 112, 96)
@@ -29,7 +30,7 @@ def draw_boxes(
         picture = picture.resize((width, height), Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(picture)
     unit = max(1, round(min(picture.size) / 160))
-    font = ImageFont.load_default(size=max(10, 8 * unit))
+    font = font_of(max(10, 8 * unit))
     for number, face in enumerate(faces):
         colour = TAKEN if any(face is taken for taken in chosen) else FOUND
         x1, y1, x2, y2 = (scale * value for value in face.box)

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from ..font import font_of
 from ..sites import COARSE, FINE, MEDIUM
 from .guidance import Guidance, StepPlan, plan_step
 
@@ -94,8 +95,8 @@ class _Page:
     def __init__(self, height: int, steps: int) -> None:
         self.picture = Image.new("RGB", (WIDTH, height), PAPER)
         self.draw = ImageDraw.Draw(self.picture)
-        self.font = ImageFont.load_default(size=TEXT)
-        self.title_font = ImageFont.load_default(size=TITLE)
+        self.font = font_of(TEXT)
+        self.title_font = font_of(TITLE)
         self.steps = steps
 
     def x(self, step: float) -> int:

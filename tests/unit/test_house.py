@@ -21,6 +21,7 @@ MODULES = [
 # The way of the data: a module imports only from those before it.
 ORDER = [
     "errors",
+    "font",
     "sites",
     "weights_file",
     "softmax",
