@@ -81,6 +81,7 @@ def save_whole(
     unfinished = path.with_name(path.name + ".part")
     try:
         contiguous = {name: value.contiguous() for name, value in tensors.items()}
+        unfinished.touch()  # its error has a number, that of safetensors words alone
         save_file(contiguous, unfinished, None if metadata is None else dict(metadata))
         unfinished.replace(path)
     except SafetensorError as error:  # what it says of a full disk, or of a folder not our own

@@ -1,6 +1,5 @@
 """Face2DiffusionLoader and Face2DiffusionTextEncode: a person as a word of the prompt."""
 
-import folder_paths
 from comfy_api.latest import io
 
 from ..flashface_core.comfy_adapter.face2diffusion import encode_text, load_face2diffusion
@@ -55,7 +54,7 @@ class Face2DiffusionLoader(FlashFaceNode):
     @classmethod
     def execute(cls, mapping_name, encoder_name) -> io.NodeOutput:
         names = (mapping_name, encoder_name)
-        paths = [folder_paths.get_full_path_or_raise(FOLDER, name) for name in names]
+        paths = [folders.path(FOLDER, name) for name in names]
         return io.NodeOutput(load_face2diffusion(*paths))
 
 

@@ -1,6 +1,5 @@
 """FaceFusionLoader, FaceFusionEncode and FaceFusionApply: faces beside the text."""
 
-import folder_paths
 from comfy_api.latest import io
 
 from ..flashface_core.comfy_adapter.face_fusion.apply import apply_fusion
@@ -56,9 +55,7 @@ class FaceFusionLoader(FlashFaceNode):
     def execute(cls, model_name) -> io.NodeOutput:
         if model_name == TRAINING_FREE:
             return io.NodeOutput(FaceFusion())
-        return io.NodeOutput(
-            load_face_fusion(folder_paths.get_full_path_or_raise(FOLDER, model_name))
-        )
+        return io.NodeOutput(load_face_fusion(folders.path(FOLDER, model_name)))
 
 
 class FaceFusionEncode(FlashFaceNode):

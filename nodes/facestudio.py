@@ -1,6 +1,5 @@
 """FaceStudioLoader, FaceStudioEncode and FaceStudioApply: a face in a style."""
 
-import folder_paths
 from comfy_api.latest import io
 
 from ..flashface_core.comfy_adapter.facestudio.apply import apply_facestudio
@@ -44,8 +43,7 @@ class FaceStudioLoader(FlashFaceNode):
 
     @classmethod
     def execute(cls, model_name) -> io.NodeOutput:
-        path = folder_paths.get_full_path_or_raise(FOLDER, model_name)
-        return io.NodeOutput(load_facestudio(path))
+        return io.NodeOutput(load_facestudio(folders.path(FOLDER, model_name)))
 
 
 class FaceStudioEncode(FlashFaceNode):

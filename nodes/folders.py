@@ -50,13 +50,32 @@ def check(folder: str, names: Iterable[str | None], what: str, advice: str) -> b
     names: None comes over a link and is known when it runs. what: a file is, "saved identity".
     """
     found = folder_paths.get_filename_list(folder)
-    missing = [name for name in names if name is not None and name not in found]
+    missing = [name for name in names if name is not None and _listed(folder, name) is None]
     if not missing:
         return True
-    pack = str(SHIPPED / folder)  # no place for users' files
-    places = " or ".join(path for path in folder_paths.get_folder_paths(folder) if path != pack)
+    places = " or ".join(map(str, users_places(folder)))
     listed = ", ".join(found) or "nothing"
     return f"there is no {what} {missing[0]!r} among {listed} in {places}: {advice}"
+
+
+def path(folder: str, name: str) -> str:
+    """Of a file that `check` has found; raises as core does for one that is gone."""
+    return folder_paths.get_full_path_or_raise(folder, _listed(folder, name) or name)
+
+
+def users_places(folder: str) -> list[Path]:
+    """Where users' files lie, in the order in which they are found: not in the pack itself."""
+    places = map(Path, folder_paths.get_folder_paths(folder))
+    return [place for place in places if place != SHIPPED / folder]
+
+
+def _listed(folder: str, name: str) -> str | None:
+    """As this system writes it: a workflow from Windows has another separator in it."""
+    found = folder_paths.get_filename_list(folder)
+    if name in found or not isinstance(name, str):
+        return name if name in found else None
+    plain = name.replace("\\", "/")
+    return next((one for one in found if one.replace("\\", "/") == plain), None)
 
 
 def _is_shipped(folder: str, name: str) -> bool:

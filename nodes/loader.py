@@ -1,6 +1,5 @@
 """FlashFaceLoader: a checkpoint in models/flashface to MODEL and REFERENCE_NET."""
 
-import folder_paths
 from comfy_api.latest import io
 
 from ..flashface_core.comfy_adapter.flashface.load import WEIGHT_DTYPES, load_flashface
@@ -63,7 +62,7 @@ class FlashFaceLoader(FlashFaceNode):
 
     @classmethod
     def execute(cls, model_name, weight_dtype) -> io.NodeOutput:
-        path = folder_paths.get_full_path_or_raise(FOLDER, model_name)
+        path = folders.path(FOLDER, model_name)
         return io.NodeOutput(*load_flashface(path, weight_dtype))
 
 

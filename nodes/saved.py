@@ -39,8 +39,8 @@ class FlashFaceIdentitySave(FlashFaceNode):
     @classmethod
     def execute(cls, identity, filename) -> io.NodeOutput:
         person = one_person(identity, "FlashFace Identity Save saves one person per file")
-        folder = Path(folder_paths.get_folder_paths(FOLDER)[0])
-        path = save_identity(person, folder, filename)
+        own = Path(folder_paths.models_dir, FOLDER)
+        path = save_identity(person, own, filename, folders.users_places(FOLDER))
         return io.NodeOutput(ui=ui.PreviewText(f"{len(person.references)} photos in {path}"))
 
 
@@ -81,13 +81,15 @@ class FlashFaceIdentityLoad(FlashFaceNode):
     def fingerprint_inputs(cls, filename):
         if filename is None:  # comes over a link, whose own inputs tell
             return ""
-        path = folder_paths.get_full_path(FOLDER, filename)
-        found = os.stat(path) if path else None
-        return (filename, found.st_mtime_ns, found.st_size) if found else filename
+        try:
+            found = os.stat(folders.path(FOLDER, filename))
+        except FileNotFoundError:
+            return filename
+        return filename, found.st_mtime_ns, found.st_size
 
     @classmethod
     def execute(cls, filename) -> io.NodeOutput:
-        return io.NodeOutput(load_identity(folder_paths.get_full_path_or_raise(FOLDER, filename)))
+        return io.NodeOutput(load_identity(folders.path(FOLDER, filename)))
 
 
 NODES = [FlashFaceIdentitySave, FlashFaceIdentityLoad]

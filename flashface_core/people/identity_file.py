@@ -1,8 +1,10 @@
 """One person as one safetensors file: everything that a FACE_IDENTITY holds, and nothing else."""
 
 import datetime
+import errno
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,38 +18,53 @@ from .place import Place
 FORMAT, VERSION = "flashface identity", 1
 EXTENSION = ".safetensors"
 MASK = "place.mask"
+UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-def save_identity(identity: Identity, folder: Path, filename: str) -> Path:
+def save_identity(
+    identity: Identity, folder: Path, filename: str, places: Sequence[Path] = ()
+) -> Path:
     """Write under `filename` (its name if empty) and return where; nothing is overwritten.
 
     A file of the same identity is left as it is; where the name belongs to another one, a number is
-    added. filename: may lie in a folder below `folder`. Raises FlashFaceError for a name that
-    leads out of the folder or is not a name, and for an identity without photos.
+    added. filename: may lie in a folder below `folder`. places: all folders that are read, in this
+    order; where `folder` cannot be written, the first of them that can takes the file. Raises
+    FlashFaceError for a name that leads out of the folder or is not a name, and for an identity
+    without photos.
     """
     if not identity.references:
         raise FlashFaceError("The identity has no photo left (0 references); nothing was saved.")
-    wanted = _path(folder, filename.strip() or identity.name.strip())
-    try:
-        return _save(identity, wanted)
-    except OSError as error:
-        raise FlashFaceError(
-            f"{wanted} cannot be written ({error}); use another filename, or make room there."
-        ) from error
-
-
-def _save(identity: Identity, wanted: Path) -> Path:
-    wanted.parent.mkdir(parents=True, exist_ok=True)
+    wanted = _name(folder, filename.strip() or identity.name.strip())
     tensors, metadata = identity_tensors(identity)
-    path, number = wanted, 1
-    while path.exists():
-        if _holds(path, tensors, metadata):
-            return path
+    name, number = wanted, 1
+    # The first place that has a name hides it in the others.
+    while found := _first(places or [folder], name):
+        if _holds(found, tensors, metadata):
+            return found
         number += 1
-        path = wanted.with_name(f"{wanted.stem}_{number}{EXTENSION}")
+        name = wanted.with_name(f"{wanted.stem}_{number}{EXTENSION}")
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    save_whole(tensors, path, {**metadata, "saved": now})
-    return path
+    refusals = []
+    for place in dict.fromkeys([folder, *places]):
+        try:
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            save_whole(tensors, place / name, {**metadata, "saved": now})
+            return place / name
+        except OSError as error:
+            refusals.append(error)
+            if error.errno not in UNWRITABLE:
+                raise FlashFaceError(
+                    f"{place / name} cannot be written ({error}); use another filename, or make "
+                    "room there."
+                ) from error
+    raise FlashFaceError(
+        f"{folder / name} cannot be written ({refusals[0]}); make its folder writable, or name "
+        "another folder for identities in extra_model_paths.yaml."
+    ) from refusals[0]
+
+
+def _first(places: Sequence[Path], name: Path) -> Path | None:
+    return next((place / name for place in places if os.path.exists(place / name)), None)
 
 
 def load_identity(path: str | Path) -> Identity:
@@ -162,8 +179,8 @@ def _holds(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str
     )
 
 
-def _path(folder: Path, filename: str) -> Path:
-    """Inside of the folder, on every system."""
+def _name(folder: Path, filename: str) -> Path:
+    """Below the folder, on every system."""
     filename = filename.removesuffix(EXTENSION).replace("\\", "/")
     parts = filename.split("/")
     forbidden = set('<>:"|?*') | {chr(code) for code in range(32)}
@@ -173,4 +190,4 @@ def _path(folder: Path, filename: str) -> Path:
             f"{filename!r} is not a name for a file in {folder}; use letters, digits, spaces, - "
             "and _, and / for a folder inside it (when empty, the identity's own name is used)."
         )
-    return folder.joinpath(*parts[:-1], parts[-1] + EXTENSION)
+    return Path(*parts[:-1], parts[-1] + EXTENSION)

@@ -4,8 +4,9 @@ import asyncio
 
 import folder_paths
 import pytest
-from flashface_pack.nodes import FlashFaceExtension, folders
+from flashface_pack.nodes import FlashFaceExtension, folders, saved
 from flashface_pack.nodes.face2diffusion import Face2DiffusionLoader
+from support.photos import identity, photos
 
 FOLDER, OTHER = "a_system", "flashface"
 OURS = ("flashface", "identities", "face2diffusion", "facestudio", "face_fusion", "opencv_zoo")
@@ -93,6 +94,33 @@ def test_own_and_shipped_files_are_told_apart(models):
     put(user, "b.pt", "c_tiny.safetensors")
     assert folders.own(FOLDER) == ["b.pt", "c_tiny.safetensors"]
     assert folders.shipped(FOLDER) == ["a_tiny.safetensors"]
+
+
+def test_a_workflow_may_have_the_separators_of_another_system(models):
+    user, _ = models
+    folders.register(FOLDER, folders.CHECKPOINTS)
+    put(user, "fam/anna.pt")
+    for name in ("fam/anna.pt", "fam\\anna.pt"):
+        assert folders.check(FOLDER, [name], "file", "") is True
+        assert folders.path(FOLDER, name) == str(user / FOLDER / "fam" / "anna.pt")
+    assert "'fam\\\\bob.pt'" in str(folders.check(FOLDER, ["fam\\bob.pt"], "file", ""))
+    for name in ("fam\\bob.pt", "fam/bob.pt"):
+        with pytest.raises(FileNotFoundError):
+            folders.path(FOLDER, name)
+
+
+def test_a_person_is_saved_in_models_whatever_extra_model_paths_says(models):
+    user, shipped = models
+    put(shipped, "tiny.safetensors", into=saved.FOLDER)
+    folder_paths.add_model_folder_path(saved.FOLDER, str(user / "yaml"))
+    folders.register(saved.FOLDER, [".safetensors"])
+    assert folders.users_places(saved.FOLDER) == [user / "yaml", user / saved.FOLDER]
+    saved.FlashFaceIdentitySave.execute(identity(photos(1)), "fam\\anna")
+    saved_there = user / saved.FOLDER / "fam" / "anna.safetensors"
+    assert saved_there.is_file()
+    load = saved.FlashFaceIdentityLoad
+    assert len(load.execute("fam\\anna.safetensors").args[0].references) == 1
+    assert load.fingerprint_inputs("fam\\anna.safetensors")[2] == saved_there.stat().st_size
 
 
 def test_the_users_face_encoder_goes_before_the_shipped_one_whatever_its_name(models):

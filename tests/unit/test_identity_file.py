@@ -1,10 +1,14 @@
 """Saved identities: everything comes back, nothing is overwritten, bad files are refused."""
 
 import dataclasses
+import errno
 import json
+import os
+from pathlib import Path
 
 import pytest
 import torch
+from flashface_pack.flashface_core import weights_file
 from flashface_pack.flashface_core.errors import FlashFaceError
 from flashface_pack.flashface_core.people.identity import FaceReference, Identity
 from flashface_pack.flashface_core.people.identity_file import load_identity, save_identity
@@ -208,6 +212,37 @@ def test_what_cannot_be_written_is_told(tmp_path):
     for name in ("family/anna", "a" * 300):
         with pytest.raises(FlashFaceError, match="cannot be written"):
             save_identity(anna(), tmp_path, name)
+
+
+@pytest.fixture
+def read_only(tmp_path, monkeypatch):
+    """A drive on which nothing can be written, also not by root; what is in it is read."""
+    drive = tmp_path / "drive"
+    drive.mkdir()
+
+    def touch(path, real=Path.touch):
+        if path.is_relative_to(drive):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        real(path)
+
+    monkeypatch.setattr(weights_file.Path, "touch", touch)
+    return drive
+
+
+def test_a_person_goes_where_asked_and_elsewhere_where_that_is_read_only(tmp_path, read_only):
+    other = tmp_path / "other"
+    assert save_identity(anna(), other, "f/a", [read_only, other]) == other / "f/a.safetensors"
+    assert save_identity(anna(), read_only, "b", [read_only, other]) == other / "b.safetensors"
+    with pytest.raises(FlashFaceError, match="c.safetensors cannot .*make its folder writable, or"):
+        save_identity(anna(), read_only, "c", [read_only])
+
+
+def test_a_name_that_another_place_has_would_hide_the_person(tmp_path):
+    first, own = tmp_path / "first", tmp_path / "own"
+    save_identity(anna(name="other"), first, "anna")
+    path = save_identity(anna(), own, "anna", [first, own])
+    assert path == own / "anna_2.safetensors"
+    assert save_identity(anna(name="other"), own, "anna", [first, own]).parent == first
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(tmp_path):
