@@ -16,14 +16,15 @@ def read_boxes(boxes: Any, images: int) -> list[list[Face]]:
     """Faces per image.
 
     boxes: one box, a list with one box per image, or a list per image; one entry is for all
-    images. A box is a dict of x, y, width and height, or these four numbers, in pixels.
+    images. Of a single image all boxes of a list are; an empty one says that nothing was found in
+    any image. A box is a dict of x, y, width and height, or these four numbers, in pixels.
     Raises FlashFaceError for anything else.
     """
     if hasattr(boxes, "tolist"):  # numpy, torch
         boxes = boxes.tolist()
     entries = [boxes] if _is_box(boxes) else boxes
-    if _is_list(entries) and not len(entries) and images == 1:  # what finds nothing gives this
-        entries = [[]]
+    if _is_list(entries) and (not len(entries) or (images == 1 and all(map(_is_box, entries)))):
+        entries = [entries]
     if not _is_list(entries) or len(entries) not in (1, images):
         found = len(entries) if _is_list(entries) else type(boxes).__name__
         raise FlashFaceError(
@@ -60,6 +61,8 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_box(value: Any) -> bool:
+    if hasattr(value, "tolist"):
+        value = value.tolist()
     return isinstance(value, Mapping) or (
         _is_list(value) and len(value) > 0 and all(map(_is_number, value))
     )

@@ -84,6 +84,22 @@ def test_all_shapes_of_bounding_boxes_are_read(boxes):
     assert [tuple(r.crop.shape[:2]) for r in made.identity.references] == [(12, 10)] * 2
 
 
+@pytest.mark.parametrize("boxes", [[], [[]], torch.zeros(0, 4)])
+def test_an_empty_list_says_that_nothing_was_found_in_any_image(boxes):
+    """Core's Create Bounding Boxes gives one where nothing is drawn."""
+    assert make(photo(0.2, 0.3), boxes=boxes, no_face="skip image").count == 0
+
+
+@pytest.mark.parametrize(
+    "boxes", [THREE, [torch.tensor([1.0, 1, 9, 9])] * 3, torch.tensor([[1, 1, 9, 9]] * 3)]
+)
+def test_a_list_of_boxes_is_all_of_a_single_image(boxes):
+    assert make(photo(0.2), boxes=boxes, select="every face").count == 3
+    assert make(photo(0.2, 0.3, 0.4), boxes=boxes, select="every face").count == 3  # one each
+    with pytest.raises(FlashFaceError, match="boxes are for 3 images, there are 2"):
+        make(photo(0.2, 0.3), boxes=boxes)
+
+
 def test_the_crop_is_the_boxes_pixels_and_black_outside():
     image = photo(0.3)
     (reference,) = make(image, boxes=box(-4, 0, 10, 10)).identity.references
@@ -107,7 +123,8 @@ def test_margin_is_a_fraction_of_the_box_on_every_side():
         ({"select": "index", "index": 1}, "neither a detector nor boxes are connected"),
         ({"weight": float("nan")}, "weight is nan"),
         ({"boxes": [THREE], "select": "index", "index": 3}, "has 3 faces.*set index below 3"),
-        ({"boxes": [box(1, 1, 2, 2)] * 3}, "boxes are for 3 images, there are 1"),
+        ({"boxes": [[box(1, 1, 2, 2)]] * 3}, "boxes are for 3 images, there are 1"),
+        ({"boxes": [[1, 1, 2, 2], []]}, "boxes are for 2 images, there are 1"),
         ({"boxes": [box(60, 1, 5, 5)]}, "outside of image 0"),
         ({"boxes": [box(1, 1, 0, 5)]}, "0 x 5 pixels"),
         ({"boxes": [{"x": 1}]}, "expected x, y, width and height"),
