@@ -17,6 +17,10 @@ from ..flashface_core.errors import FlashFaceError
 
 SCHEMA_FIELDS = {field.name for field in dataclasses.fields(io.Schema)}
 CHECKED = "_flashface_inputs_are_checked"
+# Dicts and lists come from scripts; these sockets carry some.
+PLAIN = {"BOUNDING_BOX": (dict, list), "CONDITIONING": (list,)}
+# What a checkpoint does not hold comes as None, and has a sentence of its own.
+MAY_BE_NONE = ("CLIP", "VAE")
 
 
 def schema(aliases: Sequence[str], **given: Any) -> io.Schema:
@@ -60,7 +64,7 @@ def checked_inputs(node: type[io.ComfyNode], given: dict[str, Any]) -> dict[str,
     """The given values of widgets: whole numbers as int, others as float, the rest as it is.
 
     Raises FlashFaceError for the first one that the node's schema or its validate_inputs refuse,
-    and for a socket that was given a plain value.
+    and for a socket that was given a plain value or nothing.
     """
     schema = node.define_schema()
     title = schema.display_name or schema.node_id
@@ -74,7 +78,7 @@ def checked_inputs(node: type[io.ComfyNode], given: dict[str, Any]) -> dict[str,
             continue
         value = given[wanted.id]
         if not isinstance(wanted, io.WidgetInput):
-            if isinstance(value, (int, float, str)):  # no core looks at what a socket is told
+            if not _fits_socket(wanted, value):  # no core looks at what a socket is told
                 raise FlashFaceError(
                     f"{wanted.id} of {title} is {_shown(value)}; connect a node to it instead."
                 )
@@ -90,6 +94,13 @@ def checked_inputs(node: type[io.ComfyNode], given: dict[str, Any]) -> dict[str,
         if answer is not True:
             raise FlashFaceError(f"{title}: {answer}")
     return checked
+
+
+def _fits_socket(wanted: io.Input, value: Any) -> bool:
+    if value is None:
+        return wanted.optional or wanted.io_type in MAY_BE_NONE
+    plain = isinstance(value, (int, float, str, dict, list))
+    return not plain or isinstance(value, PLAIN.get(wanted.io_type, ()))
 
 
 def _allowed(wanted: io.WidgetInput, value: Any, has_own_check: bool) -> Any:

@@ -51,7 +51,7 @@ def cut_out(
     margin: how much is added to the box of the face on every side, as a fraction of its longer
     side. Given boxes win over a detector. Raises FlashFaceError for a picture without that face,
     for boxes that do not match the pictures, where there is neither boxes nor detector, and for a
-    size that is no multiple of 8.
+    size that is no multiple of 8, and for an empty batch.
     """
     if detector is None and boxes is None:
         raise FlashFaceError(
@@ -62,6 +62,8 @@ def cut_out(
         raise FlashFaceError(
             f"size is {size}; it must be a multiple of 8, such as {size // 8 * 8}."
         )
+    if not len(image):
+        raise FlashFaceError("The batch of images is empty; connect at least one picture.")
     height, width = image.shape[1:3]
     given = None if boxes is None else read_boxes(boxes, len(image))
     crops, masks, pieces = [], [], []
@@ -138,11 +140,12 @@ def put_back(
     """The pictures of IMAGE (N, H, W, C) with their pieces in place, (N, H, W, C).
 
     crops: (N, h, h, C'), or any number of them for one picture, which is then repeated. feather:
-    width of the soft edge as a fraction of the piece. mask: MASK (1 or N, h', w') of the piece,
-    where it shows; None: everywhere. Pixels of which nothing shows stay as they are, to the bit.
-    Raises FlashFaceError for pictures or crops that are not those the pieces were cut for.
+    width of the soft edge as a fraction of the piece. mask: MASK (1 or N, h', w') or (h', w') of
+    the piece, where it shows; None: everywhere. Pixels of which nothing shows stay as they are, to
+    the bit. Raises FlashFaceError for pictures or crops that are not those the pieces were cut for,
+    and for crops with NaN.
     """
-    if len(pieces) != len(image) or len(crops) != len(image) != 1:
+    if len(pieces) != len(image) or not len(crops) or len(crops) != len(image) != 1:
         raise FlashFaceError(
             f"There are {len(image)} pictures, {len(pieces)} places of faces and {len(crops)} "
             "crops; give one crop per picture, or several of a single picture."
@@ -158,6 +161,13 @@ def put_back(
             f"The crop is {crops.shape[2]} x {crops.shape[1]} pixels; it must be square, as it was "
             "cut out."
         )
+    if not crops.isfinite().all():
+        raise FlashFaceError(
+            "The crop has pixels that are no numbers (NaN or infinite), as a sampler or VAE leaves "
+            "where half precision overflows; draw it again in fp32 or bf16."
+        )
+    if mask is not None:
+        mask = mask.reshape(-1, *mask.shape[-2:])
     if mask is not None and len(mask) not in (1, len(crops)):
         raise FlashFaceError(f"There are {len(mask)} masks for {len(crops)} crops; give 1 or all.")
     done = []

@@ -92,6 +92,13 @@ def test_with_a_mask_only_that_changes_and_softly(picture):
     assert ((edge > 0.1) & (edge < 0.9)).any()
 
 
+def test_a_mask_may_have_any_number_of_dimensions_before_its_sides(picture):
+    crops, face, pieces = cut(picture)
+    expected = put_back(picture, torch.zeros_like(crops), pieces, 0.05, face)
+    for mask in (face[0], face[None]):
+        assert torch.equal(put_back(picture, crops * 0, pieces, 0.05, mask), expected)
+
+
 def test_three_pictures_have_a_face_each(picture):
     three = torch.cat([picture, picture.flip(1), picture.flip(2)])
     boxes = [BOX, {**BOX, "y": HEIGHT - 44}, {**BOX, "x": WIDTH - 116}]
@@ -128,8 +135,11 @@ def test_transparency_stays(picture):
         (lambda p: cut(p, boxes=None), "neither a detector nor boxes"),
         (lambda p: cut(p, boxes=[[]]), "Picture 0 has no face"),
         (lambda p: cut(p, select="index", index=2), "1 faces, and index is 2"),
+        (lambda p: cut(p[:0]), "batch of images is empty"),
         (lambda p: cut(p, size=100), "size is 100; it must be a multiple of 8"),
         (lambda p: put_back(p, *piece_of(p, crops=2, pictures=2), 0.1), "1 pictures, 2 places"),
+        (lambda p: put_back(p, *piece_of(p, crops=0), 0.1), "and 0 crops; give one crop"),
+        (lambda p: put_back(p, not_numbers(p), piece_of(p)[1], 0.1), "no numbers .NaN or inf"),
         (lambda p: put_back(p[:, :80], *piece_of(p), 0.1), "cut out of 160 x 96"),
         (lambda p: put_back(p, p[:, :90], piece_of(p)[1], 0.1), "must be square"),
         (lambda p: put_back(p, *piece_of(p), 0.1, torch.ones(3, 8, 8)), "3 masks for 1 crops"),
@@ -138,6 +148,12 @@ def test_transparency_stays(picture):
 def test_what_does_not_fit_is_refused(picture, call, words):
     with pytest.raises(FlashFaceError, match=words):
         call(picture)
+
+
+def not_numbers(picture):
+    crops, _ = piece_of(picture)
+    crops[0, 5, 5] = torch.nan
+    return crops
 
 
 def piece_of(picture, crops=1, pictures=1):
