@@ -15,6 +15,7 @@ from .face import Detector, Face
 from .select import SELECT, choose_faces
 
 PIECE_SELECT = SELECT[:4]  # one face of every picture
+LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue
 
 
 @dataclass(frozen=True)
@@ -212,8 +213,9 @@ def _paste(
         min(piece.side, piece.height - piece.top),
         min(piece.side, piece.width - piece.left),
     )
-    channels = min(picture.shape[-1], crop.shape[-1])
-    new = _resized(crop[..., :channels].to(picture), piece.side).clamp(0, 1)
+    crop = _in_channels(crop.to(picture), picture.shape[-1])
+    channels = crop.shape[-1]
+    new = _resized(crop, piece.side).clamp(0, 1)
     new, shown = new[top:bottom, left:right], shown[top:bottom, left:right, None].to(picture)
     where = (
         slice(piece.top + top, piece.top + bottom),
@@ -223,6 +225,15 @@ def _paste(
     result = picture.clone()
     result[where] = torch.where(shown > 0, torch.lerp(picture[where], new, shown), picture[where])
     return result
+
+
+def _in_channels(crop: torch.Tensor, channels: int) -> torch.Tensor:
+    """Those that a crop has for a picture with so many; transparency stays the picture's."""
+    if channels == 1 and crop.shape[-1] >= 3:
+        return (crop[..., :3] * crop.new_tensor(LUMINANCE)).sum(-1, keepdim=True)
+    if crop.shape[-1] == 1:
+        return crop.expand(-1, -1, min(channels, 3))
+    return crop[..., :channels]
 
 
 def _resized(picture: torch.Tensor, side: int) -> torch.Tensor:

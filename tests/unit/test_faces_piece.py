@@ -129,6 +129,23 @@ def test_transparency_stays(picture):
     assert torch.equal(result[..., 3], seen[..., 3]) and result[0, 32, 108, :3].max() == 0
 
 
+def test_a_grey_picture_gets_the_luminance_of_the_crop(picture):
+    grey = picture[..., :1]
+    crops, _, pieces = cut(grey)
+    red = torch.tensor([1.0, 0, 0]).expand(1, 72, 72, 3)
+    for crop in (red, torch.cat([red, crops * 0], -1)):
+        assert put_back(grey, crop, pieces, 0.1)[0, 32, 108].tolist() == pytest.approx([0.299])
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_grey_crop_goes_into_all_colours(picture, channels):
+    seen = torch.cat([picture, picture[..., :1]], -1)[..., :channels]
+    crops, _, pieces = cut(seen)
+    result = put_back(seen, crops[..., :1] * 0, pieces, 0.1)
+    assert result[0, 32, 108, :3].max() == 0
+    assert torch.equal(result[..., 3:], seen[..., 3:])
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
