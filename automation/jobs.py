@@ -21,14 +21,13 @@ from .graph import (
     sent,
     with_photos,
 )
-from .manifest import Line
+from .manifest import OWN_COLUMNS, PERSON, PHOTOS, PROMPT, SEED, Line
 from .photos import Photo, PhotoError, PhotoFolders
 from .problems import Problem, allowed
 from .values import Described, Unfit, checked_target, fitted, takes_upload
 
 PYPROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
 FEATURES = "FACE_FEATURES"
-PERSON, PHOTOS, PROMPT, SEED = "person", "photos", "prompt", "seed"
 ID_LETTERS = 32
 
 
@@ -97,7 +96,7 @@ def targets(graph: Graph, column: str) -> list[Target]:
     if column == SEED:
         return find_seeds(graph)
     if "." not in column:
-        known = ", ".join((PHOTOS, PERSON, PROMPT, SEED))
+        known = ", ".join(OWN_COLUMNS)
         raise NotFound(f"is no column; allowed are {known} and `Node title.input`")
     return [find_target(graph, column)]
 

@@ -1,11 +1,13 @@
 """Manifests: CSV, JSON lines or Parquet with a row per picture, or a grid that is expanded.
 
-Cells without a value are left out: the workflow's own holds.
+Cells without a value are left out: the workflow's own holds. Rows without any are no pictures.
 """
 
+import codecs
 import glob
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +19,12 @@ from pyarrow import csv, parquet
 from .problems import ListError, Problem, allowed
 
 MOST_ROWS = 1_000_000
-GRID_KEYS = {"people": "photos", "prompts": "prompt", "seeds": "seed"}
+PERSON, PHOTOS, PROMPT, SEED = "person", "photos", "prompt", "seed"
+OWN_COLUMNS = (PHOTOS, PERSON, PROMPT, SEED)  # any other is called `Node title.input`
+GRID_KEYS = {"people": PHOTOS, "prompts": PROMPT, "seeds": SEED}
+SEPARATOR = re.compile(r'"?sep=(.)"?[ \t]*\r?\n', re.IGNORECASE)  # a first line of Excel's
+PANDAS_INDEX = re.compile(r"__index_level_\d+__")
+HALF = re.compile("[\ud800-\udfff]")  # of a character: no text that can be sent or saved
 
 
 class Line(NamedTuple):
@@ -45,25 +52,57 @@ def read_manifest(path: Path) -> tuple[list[Line], list[Problem]]:
         raise ListError(f"There is no manifest {path}; give the path of a file.")
     try:
         lines, problems = read(path)
-    except (pa.ArrowInvalid, UnicodeDecodeError, yaml.YAMLError, ValueError) as error:
+    except (pa.ArrowInvalid, yaml.YAMLError, ValueError) as error:
         raise ListError(f"{path.name} cannot be read: {error}") from None
+    told = len(problems)
+    lines = [line for line in (_tidy(line, problems) for line in lines) if line.values]
     if not lines and not problems:
         raise ListError(f"{path.name} has no rows; give a row per picture.")
     if len(lines) > MOST_ROWS:
         raise ListError(f"{path.name} has {len(lines)} rows; give at most {MOST_ROWS}.")
-    return [_without_gaps(line) for line in lines], problems
+    wrong = {problem.row for problem in problems[told:]}
+    return [line for line in lines if line.number not in wrong], problems
 
 
-def _without_gaps(line: Line) -> Line:
-    return Line(line.number, {key: v for key, v in line.values.items() if v is not None})
+def _tidy(line: Line, problems: list[Problem]) -> Line:
+    """Without gaps, columns called as they are elsewhere; what cannot be goes to `problems`."""
+    values: dict[str, Any] = {}
+    for given, value in line.values.items():
+        if value is None:
+            continue
+        name = _column(given)
+        if name in values:
+            problems.append(Problem(line.number, name, "is given twice; give every column once"))
+        parts = value if isinstance(value, list) else [value]
+        if any(isinstance(part, str) and HALF.search(part) for part in (name, *parts)):
+            text = f"got {str(value)[:60]!a}, which has half a character; write it whole"
+            problems.append(Problem(line.number, name, text))
+        values[name] = value
+    return Line(line.number, values)
+
+
+def _column(given: str) -> str:
+    """Names of our own are meant however they are capitalised."""
+    name = given.strip()
+    return name.lower() if name.lower() in OWN_COLUMNS else name
+
+
+def _text(path: Path) -> str:
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        is_wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        raise ListError(
+            f"{path.name} is in {'UTF-16' if is_wide else 'an older encoding'}, expected "
+            "UTF-8; save it so (in Excel as `CSV UTF-8`)."
+        ) from None
 
 
 def _read_csv(path: Path) -> tuple[list[Line], list[Problem]]:
     """All cells are texts; their types follow from the inputs that they are for."""
-    names = _header(path)
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ListError(f"{path.name} has the column {twice[0]} twice; give every column once.")
+    text, separator = _separated(_text(path))
+    data = pa.py_buffer(text.encode())
     problems = []
 
     def note(row: Any) -> str:
@@ -71,31 +110,57 @@ def _read_csv(path: Path) -> tuple[list[Line], list[Problem]]:
         problems.append(Problem(row.number - 1, "all columns", text))
         return "skip"
 
-    parse = csv.ParseOptions(newlines_in_values=True, invalid_row_handler=note)
+    reading = csv.ReadOptions(use_threads=False)
+    parse = csv.ParseOptions(delimiter=separator, newlines_in_values=True, invalid_row_handler=note)
+    with csv.open_csv(pa.BufferReader(data), reading, parse) as reader:
+        names = reader.schema.names
+    problems.clear()  # that reader looked at some of the rows
     convert = csv.ConvertOptions(
         column_types=dict.fromkeys(names, pa.string()),
         null_values=[""],
         strings_can_be_null=True,
         quoted_strings_can_be_null=False,
     )
-    reading = csv.ReadOptions(use_threads=False)
-    rows = csv.read_csv(path, reading, parse, convert).to_pylist()
+    table = csv.read_csv(pa.BufferReader(data), reading, parse, convert)
+    columns = _named(path, names, [column.to_pylist() for column in table.columns])
     missing = {problem.row for problem in problems}
     numbers = (number for number in itertools.count(1) if number not in missing)
-    return [Line(next(numbers), row) for row in rows], problems
+    rows = zip(*columns.values(), strict=True)
+    return [Line(next(numbers), dict(zip(columns, row, strict=True))) for row in rows], problems
 
 
-def _header(path: Path) -> list[str]:
-    reading = csv.ReadOptions(use_threads=False)
-    skip = csv.ParseOptions(newlines_in_values=True, invalid_row_handler=lambda _: "skip")
-    with csv.open_csv(path, reading, skip) as reader:
-        return reader.schema.names
+def _separated(text: str) -> tuple[str, str]:
+    """A CSV without a line that tells the separator, and that: `;` or tab where the header has them
+    and no comma, as Excel writes it in half of the world."""
+    told = SEPARATOR.match(text)
+    if told is not None:
+        return text[told.end() :], told[1]
+    header = re.split("[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0]
+    header = re.sub(r'"[^"]*"', "", header)
+    return text, next((one for one in ",;\t" if one in header), ",")
+
+
+def _named(path: Path, names: list[str], cells: list[list[Any]]) -> dict[str, list[Any]]:
+    """Columns without a name and without values are none: spreadsheets write what was cleared."""
+    columns: dict[str, list[Any]] = {}
+    for number, (given, column) in enumerate(zip(names, cells, strict=True), 1):
+        name = _column(given)
+        if not name and any(column):
+            raise ListError(
+                f"{path.name} has values in column {number}, which has no name; give it one, or "
+                "leave it out (in pandas: index=False)."
+            )
+        if name in columns:
+            raise ListError(f"{path.name} has the column {name} twice; give every column once.")
+        if name:
+            columns[name] = column
+    return columns
 
 
 def _read_json_lines(path: Path) -> tuple[list[Line], list[Problem]]:
     lines, problems = [], []
-    text = path.read_text(encoding="utf-8-sig")
-    for number, line in enumerate((one for one in text.split("\n") if one.strip()), 1):
+    ends = re.split("[\r\n]", _text(path))
+    for number, line in enumerate((one for one in ends if one.strip()), 1):
         try:
             row = json.loads(line)
         except ValueError as error:
@@ -110,13 +175,15 @@ def _read_json_lines(path: Path) -> tuple[list[Line], list[Problem]]:
 
 
 def _read_parquet(path: Path) -> tuple[list[Line], list[Problem]]:
-    rows = parquet.read_table(path).to_pylist()
+    table = parquet.read_table(path)
+    names = [name for name in table.schema.names if not PANDAS_INDEX.fullmatch(name)]
+    rows = table.select(names).to_pylist()
     return [Line(number, row) for number, row in enumerate(rows, 1)], []
 
 
 def _read_grid(path: Path) -> tuple[list[Line], list[Problem]]:
     """people x prompts x seeds x any other list of values, in this order."""
-    text = path.read_text(encoding="utf-8-sig")
+    text = _text(path)
     grid = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
     if not isinstance(grid, dict):
         raise ListError(f"{path.name} is no grid; give people, prompts and seeds, a list each.")

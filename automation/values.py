@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Container, Mapping
+from decimal import Decimal
 from typing import Any
 
 from .graph import Graph, Target, is_link, title
@@ -77,9 +78,9 @@ def _number(value: Any, kind: str, options: Mapping[str, Any]) -> int | float:
         if isinstance(value, bool):
             raise ValueError
         number = float(value)
-        if kind == "INT":
-            # Large seeds do not survive as floats.
-            number = int(value) if isinstance(value, str) else value
+        if kind == "INT" and math.isfinite(number):
+            # Large seeds do not survive as floats; 1.0 is what pandas makes of 1.
+            number = Decimal(value) if isinstance(value, str) else value
             if number != int(number):
                 raise ValueError
             number = int(number)
