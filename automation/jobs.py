@@ -3,7 +3,9 @@
 import contextlib
 import hashlib
 import json
+import os
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -111,7 +113,7 @@ def job_id(graph: Graph, version: str) -> str:
     """The hash of what determines a picture. Photos are in the graph by their own hashes."""
     nodes = {node: [data["class_type"], data["inputs"]] for node, data in graph.items()}
     text = json.dumps([version, nodes], sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:ID_LETTERS]
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:ID_LETTERS]
 
 
 class _Maker:
@@ -144,6 +146,7 @@ class _Maker:
         photos = tuple(map(tuple, people.values()))
         name = line.values.get(PERSON)
         person = str(name) if name is not None else _named_by_folder(photos)
+        person = unicodedata.normalize("NFC", person)  # folders of Macs are called in NFD
         marks = [photo.sha256 for own in photos for photo in own] or [person]
         return Job(
             id=job_id(graph, self._version),
@@ -199,7 +202,8 @@ class _Maker:
 
 
 def _named_by_folder(photos: Iterable[tuple[Photo, ...]]) -> str:
-    return " + ".join(own[0].path.parent.name for own in photos)
+    names = (os.fsencode(own[0].path.parent.name) for own in photos)
+    return " + ".join(name.decode("utf-8", "replace") for name in names)
 
 
 def by_person(jobs: Iterable[Job]) -> dict[str, list[Job]]:

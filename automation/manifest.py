@@ -16,6 +16,7 @@ import pyarrow as pa
 import yaml
 from pyarrow import csv, parquet
 
+from .photos import meant
 from .problems import ListError, Problem, allowed
 
 MOST_ROWS = 1_000_000
@@ -227,7 +228,7 @@ def _folders(pattern: str, folder: Path) -> Iterator[dict[str, str]]:
     """Only below the manifest; photos are checked again when they are looked up."""
     if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
         raise ListError(f"people is {pattern}; give folders below that of the manifest.")
-    for found in sorted(folder.glob(pattern)):
+    for found in meant(folder, pattern):
         if found.is_dir():
             name = found.relative_to(folder).as_posix()
             yield {"person": found.name, "photos": f"{glob.escape(name)}/*"}

@@ -1,17 +1,23 @@
 """Photos that a manifest names: found in the given folders only, and known by their bytes."""
 
+import glob
 import hashlib
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from PIL import Image
 
 FORMATS = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif"}
+SUFFIXES = {*FORMATS.values(), ".jpeg", ".tiff"}
 SUBFOLDER = "flashface_automation"  # of the servers' input folders
 WILD = re.compile(r"[*?\[]")
+# What systems leave in folders of pictures; a pattern does not mean it, nor what is hidden.
+LITTER = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir"}
+ID_FILE = re.compile(r"[0-9a-f]{32}(_\d+)?\.(png|part)")  # of a list's results
 
 
 class Photo(NamedTuple):
@@ -52,12 +58,21 @@ class PhotoFolders:
 
     def find(self, cell: Any) -> list[Photo]:
         """A path, a glob, several of them with `;` between, or a list. Raises PhotoError."""
-        found = [path for part in _parts(cell) for path in self._paths(part)]
-        return [self._read(path) for path in found]
+        try:
+            found = [path for part in _parts(cell) for path in self._paths(part)]
+            return [self._read(path) for path in found]
+        except (OSError, ValueError) as error:  # a name too long, a pattern that is none
+            why = getattr(error, "strerror", None) or error
+            raise PhotoError(f"{str(cell)[:60]} cannot be looked up: {why}") from None
 
     def _paths(self, part: str) -> Iterator[Path]:
-        if WILD.search(part) is None or (self.home / part).is_file():
-            yield self._inside(part)
+        """A folder means its pictures."""
+        if WILD.search(part) is None or _as_it_is_there(self.home / part).exists():
+            path = self._inside(part)
+            if path.is_dir():
+                yield from self._paths(f"{glob.escape(part.rstrip('/'))}/*")
+            else:
+                yield path
             return
         # What is there is meant, also with signs of a pattern in its name.
         head, names = [], part.split("/")
@@ -67,24 +82,70 @@ class PhotoFolders:
         if ".." in Path(pattern).parts:
             raise PhotoError(f"{part} climbs out of a folder with `..`; name the folder itself")
         folder = self._inside(start or ("/" if part.startswith("/") else "."))
-        hits = sorted(hit for hit in folder.glob(pattern) if hit.is_file())
-        pictures = [hit for hit in hits if not hit.name.startswith(".")]
-        if not pictures:
+        hits = [hit for hit in meant(folder, pattern) if hit.is_file()]
+        if not hits:
             raise PhotoError(f"no file matches {part}")
-        for hit in pictures:
+        for hit in hits:
             yield self._inside(str(hit))
 
     def _is_name(self, names: list[str]) -> bool:
-        return not WILD.search(names[-1]) or (self.home / "/".join(names)).is_dir()
+        path = self.home / "/".join(names)
+        return not WILD.search(names[-1]) or _as_it_is_there(path).is_dir()
 
     def _inside(self, part: str) -> Path:
-        path = (self.home / part).resolve()  # links are followed first
+        path = _as_it_is_there(self.home / part).resolve()  # links are followed first
         if not any(path.is_relative_to(folder) for folder in self.folders):
             names = ", ".join(map(str, self.folders))
             raise PhotoError(f"{part} lies outside of {names}; --photos allows another folder")
         if not path.exists():
             raise PhotoError(f"there is no file {part}")
         return path
+
+
+def meant(folder: Path, pattern: str) -> list[Path]:
+    """What a pattern finds, but for what is hidden, litter, or results of a list. What it names
+    without a wildcard is meant in any case."""
+    for spelled in _spellings(pattern):
+        hits = sorted(folder.glob(spelled))
+        if hits:
+            named = spelled.split("/")
+            return [hit for hit in hits if not _is_passed_over(folder, hit, named)]
+    return []
+
+
+def _is_passed_over(folder: Path, hit: Path, named: Sequence[str]) -> bool:
+    path = folder
+    for name in hit.relative_to(folder).parts:
+        path /= name
+        if name not in named and (
+            name.startswith(".") or name.lower() in LITTER or _holds_results(path)
+        ):
+            return True
+    return False
+
+
+@cache
+def _holds_results(folder: Path) -> bool:
+    """A list may lie beside its results, whose pictures are no photos."""
+    pictures = folder / "pictures"
+    if not pictures.is_dir() or any(one.suffix.lower() in SUFFIXES for one in folder.iterdir()):
+        return False
+    return all(ID_FILE.fullmatch(one.name) for one in pictures.iterdir())
+
+
+def _spellings(text: str) -> list[str]:
+    """Macs write accents as letters of their own, which look the same."""
+    return list(dict.fromkeys((text, *(unicodedata.normalize(f, text) for f in ("NFC", "NFD")))))
+
+
+def _as_it_is_there(path: Path) -> Path:
+    if path.exists():
+        return path
+    found = Path()
+    for name in path.parts:
+        there = (found / one for one in _spellings(name) if (found / one).exists())
+        found = next(there, found / name)
+    return found
 
 
 def _parts(cell: Any) -> list[str]:

@@ -81,7 +81,7 @@ class Painter:
         return pa.Table.from_pylist(done, DONE_SCHEMA)
 
     async def _draw(self, jobs: Sequence[Job], url: str) -> Tally:
-        client = client_name(self._results)
+        client = client_name(self._results.folder)
         given = (url, client, self._settings.patience, self._settings.row_seconds)
         async with Server(*given) as server:
             return await Runner([server], self._results, self._settings).run(jobs)

@@ -109,16 +109,16 @@ async def run(options: argparse.Namespace) -> Callable[[], int]:
     settings = Settings(options.tries, options.queued, options.patience, options.row_seconds)
     scores = scoring(options)
     async with AsyncExitStack() as stack:
-        results = None if options.check else Results(options.out)
-        client = client_name(results) if results else "flashface-check"
+        client = "flashface-check" if options.check else client_name(options.out)
         servers = await connected(
             stack, options.server, client, settings.patience, settings.row_seconds
         )
         checked = await check(order_of(options), servers)
         if not say(checked, options):
             return lambda: REFUSED
-        if results is None:
+        if options.check:
             return lambda: DONE
+        results = Results(options.out)
         missing = [job for job in checked.jobs if not results.has(job)]
         with tqdm(total=len(checked.jobs), unit="picture", smoothing=0.1) as bar:
             bar.initial = len(checked.jobs) - len(missing)

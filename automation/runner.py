@@ -9,6 +9,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from .client import Lost, RowError, Server
@@ -41,9 +42,9 @@ class Tally(NamedTuple):
     seconds: float
 
 
-def client_name(results: Results) -> str:
+def client_name(folder: Path) -> str:
     """The same for every run into a folder, so that what an earlier one left can be found."""
-    text = f"{platform.node()} {results.folder}"
+    text = f"{platform.node()} {folder.resolve()}"
     return "flashface-" + hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
