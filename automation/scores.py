@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .jobs import PROMPT, Job
+from .pictures import upright
 from .problems import ListError
 from .results import Results
 
@@ -202,7 +203,7 @@ def read_picture(path: str):
     """A uint8 tensor (H, W, 3), upright."""
     import numpy as np
     import torch
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     with Image.open(path) as image:
-        return torch.from_numpy(np.array(ImageOps.exif_transpose(image).convert("RGB")))
+        return torch.from_numpy(np.array(upright(image)))

@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from .jobs import PROMPT, SEED, Job, by_person
+from .pictures import upright
 from .results import Results
 
 log = logging.getLogger("flashface.automation")
@@ -83,8 +84,8 @@ def _thumbnail(path: Path) -> Image.Image | None:
     try:
         with Image.open(path) as image:
             image.draft("RGB", (SIDE, SIDE))
-            upright = ImageOps.exif_transpose(image).convert("RGB")
+            picture = upright(image)
     except (OSError, ValueError, Image.DecompressionBombError):
         return None
-    upright.thumbnail((SIDE, SIDE))
-    return upright if max(upright.size) >= SIDE else ImageOps.contain(upright, (SIDE, SIDE))
+    picture.thumbnail((SIDE, SIDE))
+    return picture if max(picture.size) >= SIDE else ImageOps.contain(picture, (SIDE, SIDE))
