@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from .jobs import Job
+from .jobs import ID_LETTERS, Job
 from .problems import ListError
 from .results import Results
 from .runner import Tally
@@ -70,7 +70,14 @@ def write(
 ) -> list[dict[str, Any]]:
     results.write_table(rows)
     draw_sheets(jobs, results)
-    text = summarize(rows, tally, remarks)
+    text = summarize(rows, tally, [*remarks, *_others(jobs, results)])
     (results.folder / "summary.txt").write_text(text, encoding="utf-8")
     log.info("%s%s", text, results.folder)
     return rows
+
+
+def _others(jobs: Iterable[Job], results: Results) -> list[str]:
+    """Pictures stay when their rows change or leave the list: they may come back."""
+    ids = {job.id for job in jobs}
+    count = sum(path.stem[:ID_LETTERS] not in ids for path in results.pictures.glob("*.png"))
+    return [f"{count} more in pictures/ are of rows that the list has no longer."] if count else []

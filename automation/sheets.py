@@ -1,10 +1,15 @@
-"""A contact sheet per person: the photos, and every picture with its prompt and seed."""
+"""A contact sheet per person: the photos, and every picture with its prompt and seed.
 
-import logging
+index.txt beside them says whose each is, in letters that the font of the sheets may lack.
+"""
+
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
@@ -12,35 +17,87 @@ from .jobs import PROMPT, SEED, Job, by_person
 from .pictures import upright
 from .results import Results
 
-log = logging.getLogger("flashface.automation")
-
 SIDE, GAP, ACROSS = 192, 8, 6
 LINES, LETTERS, LINE_HEIGHT = 3, 34, 13
 MOST = 300  # pictures on a sheet
 PAPER, INK = "white", "black"
+OWN_FILE = re.compile(r"\d{3,}_[^/\\]+\.jpg")
+INDEX, HEADER = "index.txt", "file\tperson\trows"
+UNKNOWN = "?"
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+class Sheet(NamedTuple):
+    """number: of the person."""
+
+    name: str
+    number: int
+    jobs: list[Job]
+
+    @property
+    def told(self) -> str:
+        person = " ".join(self.jobs[0].person.split())
+        return f"{self.name}\t{person}\t{_ranges(job.row for job in self.jobs)}"
 
 
 def draw_sheets(jobs: Iterable[Job], results: Results) -> list[Path]:
+    """Those of an earlier list, or of more pages, are taken away."""
     folder = results.folder / "sheets"
     folder.mkdir(exist_ok=True)
-    paths = []
+    sheets = list(_sheets(jobs))
+    kept = {_alike(sheet.name) for sheet in sheets}
+    for name in _earlier(folder / INDEX):
+        if OWN_FILE.fullmatch(name) and _alike(name) not in kept:
+            (folder / name).unlink(missing_ok=True)
+    text = "\n".join([HEADER, *(sheet.told for sheet in sheets)]) + "\n"
+    (folder / INDEX).write_text(text, encoding="utf-8")
+    for sheet in sheets:
+        _draw(sheet.jobs, sheet.number, results).save(folder / sheet.name, quality=88)
+    return [folder / sheet.name for sheet in sheets]
+
+
+def _sheets(jobs: Iterable[Job]) -> Iterator[Sheet]:
     for number, own in enumerate(by_person(jobs).values(), 1):
         for page, first in enumerate(range(0, len(own), MOST), 1):
             name = f"{number:03d}_{slug(own[0].person)}" + (f"_{page}" if page > 1 else "")
-            paths.append(folder / f"{name}.jpg")
-            _draw(own[first : first + MOST], results).save(paths[-1], quality=88)
-    return paths
+            yield Sheet(f"{name}.jpg", number, own[first : first + MOST])
+
+
+def _earlier(index: Path) -> list[str]:
+    if not index.is_file():
+        return []
+    lines = index.read_text(encoding="utf-8", errors="replace").splitlines()[1:]
+    return [line.split("\t")[0] for line in lines]
+
+
+def _alike(name: str) -> str:
+    """Some file systems keep another spelling of the same name."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def slug(name: str) -> str:
-    """A person's name as a part of a file's name, whatever it holds."""
-    return re.sub(r"[^A-Za-z0-9-]+", "_", name)[:40].strip("_") or "person"
+    """A person's name as a part of a file's name: letters and digits of any script."""
+    letters = unicodedata.normalize("NFC", name)
+    kept = (one if one == "-" or unicodedata.category(one)[0] in "LMN" else "_" for one in letters)
+    return re.sub("_+", "_", "".join(kept))[:40].strip("_") or "person"
 
 
-def _draw(jobs: Sequence[Job], results: Results) -> Image.Image:
+def _ranges(numbers: Iterable[int]) -> str:
+    """1, 2, 3, 5 as 1-3, 5."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1][1:] = [number]
+        else:
+            runs.append([number])
+    return ", ".join("-".join(map(str, run)) for run in runs)
+
+
+def _draw(jobs: Sequence[Job], number: int, results: Results) -> Image.Image:
     photos = [photo.path for own in jobs[0].photos for photo in own][:ACROSS]
     cells = [(path, "photo") for path in photos]
-    cells += [(results.path(job), _caption(job, _varied(jobs))) for job in jobs]
+    font, varied = _font(11), _varied(jobs)
+    cells += [(results.path(job), _caption(job, varied, font)) for job in jobs]
     across = min(ACROSS, max(len(photos), len(jobs)))
     breaks = across - len(photos) if photos else 0  # pictures begin on a line of their own
     places = [*range(len(photos)), *range(len(photos) + breaks, len(cells) + breaks)]
@@ -49,8 +106,8 @@ def _draw(jobs: Sequence[Job], results: Results) -> Image.Image:
     title = 2 * LINE_HEIGHT
     sheet = Image.new("RGB", (across * wide + GAP, rows * high + GAP + title), PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw.text((GAP, GAP), _latin(jobs[0].person), INK, ImageFont.load_default(16))
-    font = ImageFont.load_default(11)
+    large = _font(16)
+    draw.text((GAP, GAP), f"{number:03d}  {_drawable(jobs[0].person, large)}", INK, large)
     for place, (path, caption) in zip(places, cells, strict=True):
         x, y = GAP + place % across * wide, GAP + title + place // across * high
         thumbnail = _thumbnail(path)
@@ -70,14 +127,39 @@ def _varied(jobs: Sequence[Job]) -> list[str]:
     return [name for name in names if name != PROMPT and (name == SEED or len(values[name]) > 1)]
 
 
-def _caption(job: Job, names: Sequence[str]) -> str:
-    lines = textwrap.wrap(_latin(str(job.values.get(PROMPT, ""))), LETTERS)[: LINES - 1]
+def _caption(job: Job, names: Sequence[str], font: Font) -> str:
+    prompt = _drawable(str(job.values.get(PROMPT, "")), font)
+    lines = textwrap.wrap(prompt, LETTERS)[: LINES - 1]
     told = (f"{name} {job.values[name]}" for name in names if name in job.values)
-    return "\n".join([*lines, _latin(", ".join(told))[:LETTERS]])
+    return "\n".join([*lines, _drawable(", ".join(told), font)[:LETTERS]])
 
 
-def _latin(text: str) -> str:
-    return text.encode("latin-1", "replace").decode("latin-1")
+@cache
+def _font(size: int) -> Font:
+    """Pillow below 10.1, or without FreeType, has one of one size."""
+    try:
+        return ImageFont.load_default(size)
+    except (TypeError, ImportError):
+        return ImageFont.load_default()
+
+
+def _drawable(text: str, font: Font) -> str:
+    """Letters that the font lacks lose their accents, or are question marks."""
+    return "".join(_letter(one, font) for one in unicodedata.normalize("NFC", text))
+
+
+@cache
+def _letter(letter: str, font: Font) -> str:
+    plain = unicodedata.normalize("NFKD", letter)[:1]
+    return next((one for one in (letter, plain) if one <= "~" or _has(font, one)), UNKNOWN)
+
+
+def _has(font: Font, letter: str) -> bool:
+    try:
+        drawn = bytes(font.getmask(letter))
+        return isinstance(font, ImageFont.ImageFont) or drawn != bytes(font.getmask("\uffff"))
+    except UnicodeEncodeError:  # of the font of one size
+        return False
 
 
 def _thumbnail(path: Path) -> Image.Image | None:

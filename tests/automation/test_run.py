@@ -74,7 +74,7 @@ def test_pictures_carry_their_workflow_and_row_and_no_path(whole, folder):
 
 def test_there_is_a_contact_sheet_of_every_person(whole):
     out, _, _ = whole
-    sheets = sorted((out / "sheets").iterdir())
+    sheets = sorted((out / "sheets").glob("*.jpg"))
     assert [sheet.stem[4:] for sheet in sheets] == [f"person_{n}" for n in range(PEOPLE)]
     for sheet in sheets:
         with Image.open(sheet) as picture:
