@@ -28,6 +28,16 @@ PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 HALF = re.compile("[\ud800-\udfff]")  # of a character: no text that can be sent or saved
 
 
+class _Texts(yaml.SafeLoader):
+    """Values are the texts that are written, as in CSV: 007 is no 7, yes no True, and an input that
+    takes a number makes one of it."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, form) for tag, form in kinds if tag.endswith((":null", ":merge"))]
+        for first, kinds in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
 class Line(NamedTuple):
     """number: of the row, from 1, without a header."""
 
@@ -85,7 +95,7 @@ def _tidy(line: Line, problems: list[Problem]) -> Line:
 def _column(given: str) -> str:
     """Names of our own are meant however they are capitalised."""
     name = given.strip()
-    return name.lower() if name.lower() in OWN_COLUMNS else name
+    return name.lower() if name.lower() in (*OWN_COLUMNS, *GRID_KEYS) else name
 
 
 def _text(path: Path) -> str:
@@ -185,11 +195,13 @@ def _read_parquet(path: Path) -> tuple[list[Line], list[Problem]]:
 def _read_grid(path: Path) -> tuple[list[Line], list[Problem]]:
     """people x prompts x seeds x any other list of values, in this order."""
     text = _text(path)
-    grid = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
+    is_json = path.suffix.lower() == ".json"
+    grid = json.loads(text) if is_json else yaml.load(text, _Texts)  # safely
     if not isinstance(grid, dict):
         raise ListError(f"{path.name} is no grid; give people, prompts and seeds, a list each.")
+    grid = {_column(str(key)): value for key, value in grid.items()}
     axes, problems = [], []
-    for key in (*GRID_KEYS, *(str(name) for name in grid if name not in GRID_KEYS)):
+    for key in (*GRID_KEYS, *(name for name in grid if name not in GRID_KEYS)):
         if key not in grid:
             continue
         found = _people(grid[key], path.parent) if key == "people" else grid[key]

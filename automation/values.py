@@ -15,6 +15,10 @@ Described = Mapping[str, Any]  # /object_info, by class of node
 LEAVES = re.compile(r"^\s*([/\\~]|[A-Za-z]:[/\\])|(^|[/\\])\.\.([/\\]|\s*$|\s)")
 # What a value is given for; other kinds are a connection, or a widget that the server alone knows.
 VALUES = ("INT", "FLOAT", "BOOLEAN", "STRING")
+YES_OR_NO = {
+    **dict.fromkeys(("true", "1", "yes", "on"), True),
+    **dict.fromkeys(("false", "0", "no", "off"), False),
+}
 
 
 class Unfit(Exception):
@@ -56,13 +60,14 @@ def fitted(value: Any, spec: list[Any]) -> Any:
         for choice in choices:
             if value == choice or str(value) == str(choice):
                 return choice
+            if isinstance(choice, bool) and YES_OR_NO.get(str(value).lower()) == choice:
+                return choice
         raise Unfit(f"got {value!r}, allowed are {allowed(choices)}")
     if kind in ("INT", "FLOAT"):
         return _number(value, kind, options)
     if kind == "BOOLEAN":
-        known = {"true": True, "1": True, "false": False, "0": False}
-        if str(value).lower() in known:
-            return known[str(value).lower()]
+        if str(value).lower() in YES_OR_NO:
+            return YES_OR_NO[str(value).lower()]
         raise Unfit(f"got {value!r}, expected true or false")
     if kind == "STRING":
         if not isinstance(value, str):

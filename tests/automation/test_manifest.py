@@ -104,3 +104,26 @@ def test_a_whole_number_may_have_a_point(text, number):
 def test_what_is_no_whole_number_is_none(text):
     with pytest.raises(Unfit, match="expected a whole number"):
         fitted(text, ["INT", {}])
+
+
+def test_values_of_yaml_are_what_is_written(tmp_path):
+    text = """
+people: {007: a/*, yes: b/*, 1_0: c/*, 2024-01-01: d/*, ~: e/*}
+Prompts: [no, 1.0, null]
+seeds: [0x10]
+12.steps: [1e3]
+7: [a]
+"""
+    lines, problems = read(tmp_path, "list.yaml", text.encode())
+    assert not problems and len(lines) == 15
+    names = [line.values["person"] for line in lines[::3]]
+    assert names == ["007", "yes", "1_0", "2024-01-01", "None"]
+    given = {"photos": "a/*", "person": "007", "seed": "0x10", "12.steps": "1e3", "7": "a"}
+    assert lines[0].values == {**given, "prompt": "no"}
+    assert lines[1].values == {**given, "prompt": "1.0"} and lines[2].values == given
+
+
+@pytest.mark.parametrize("spec", [["BOOLEAN", {}], [[False, True]]])
+@pytest.mark.parametrize(("text", "value"), [("yes", True), ("true", True), ("off", False)])
+def test_yes_and_no_may_be_texts(spec, text, value):
+    assert fitted(text, spec) is value
