@@ -156,10 +156,16 @@ def _letter(letter: str, font: Font) -> str:
 
 def _has(font: Font, letter: str) -> bool:
     try:
-        drawn = bytes(font.getmask(letter))
-        return isinstance(font, ImageFont.ImageFont) or drawn != bytes(font.getmask("\uffff"))
+        drawn = _drawn(letter, font)
+        return isinstance(font, ImageFont.ImageFont) or drawn != _drawn("\uffff", font)
     except UnicodeEncodeError:  # of the font of one size
         return False
+
+
+def _drawn(letter: str, font: Font) -> bytes:
+    paper = Image.new("L", (32, 32))
+    ImageDraw.Draw(paper).text((0, 0), letter, "white", font)
+    return paper.tobytes()
 
 
 def _thumbnail(path: Path) -> Image.Image | None:
