@@ -11,10 +11,21 @@ from typing import Any, NamedTuple
 import aiohttp
 from yarl import URL
 
+from .answers import (
+    Lost,
+    RowError,
+    as_comfyui,
+    check_status,
+    parsed,
+    raise_failure,
+    raise_refused,
+    read_status,
+)
 from .jobs import Job
 from .photos import SUBFOLDER, Photo, PhotoError
 
 LOOK_EVERY = 5.0  # seconds, where the socket says nothing
+GOODBYE = 0.2  # seconds that a silent socket may take to close
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -24,18 +35,6 @@ class Drawn(NamedTuple):
     pictures: list[bytes]
     seconds: float
     known: bool
-
-
-class RowError(Exception):
-    """ComfyUI refused a row or failed at it, in its own words."""
-
-
-class Lost(Exception):
-    """A server that does not answer, or forgot what it was asked. began: it worked at the row."""
-
-    def __init__(self, text: str, began: bool = False) -> None:
-        super().__init__(text)
-        self.began = began
 
 
 class _Asked:
@@ -94,20 +93,19 @@ class Server:
         """/object_info of some classes; None for one that it lacks."""
         every = {}
         for name in sorted(set(classes)):
-            every[name] = (await self._get("/object_info/" + name)).get(name)
+            path = "/object_info/" + name
+            node = (await self._get(path)).get(name)
+            with as_comfyui(path):
+                every[name] = node and {**node}
         return every
 
     async def forget_ours(self) -> None:
         """Take what an earlier run left in the queue out of it."""
         queue = await self._get("/queue")
-        running, pending = (
-            [item[1] for item in queue[key] if item[3].get("client_id") == self._client]
-            for key in ("queue_running", "queue_pending")
-        )
-        if pending:
-            await self._post("/queue", {"delete": pending})
-        for prompt in running:
-            await self._post("/interrupt", {"prompt_id": prompt})
+        with as_comfyui("/queue"):
+            every = [*queue["queue_running"], *queue["queue_pending"]]
+            ours = [item[1] for item in every if item[3].get("client_id") == self._client]
+        await self._take_out(ours)
 
     async def draw(self, job: Job) -> Drawn:
         """Raises RowError or Lost."""
@@ -121,16 +119,19 @@ class Server:
             self._moved = time.monotonic()
             entry = await self._finished(prompt, asked)
             done = True
-            _raise_failure(entry["status"])
-            outputs = entry["outputs"]
-            files = [f for node in job.outputs for f in outputs.get(node, {}).get("images", ())]
+            with as_comfyui("/history"):
+                raise_failure(entry["status"])
+                outputs = entry["outputs"]
+                files = [f for node in job.outputs for f in outputs.get(node, {}).get("images", ())]
+                told = read_status(entry["status"], job)
             pictures = [await self._picture(file) for file in files]
             if not pictures:
                 raise RowError("The workflow ran and gave no picture.")
-            return Drawn(pictures, *_read_status(entry["status"], job))
+            return Drawn(pictures, *told)
         except Lost as lost:
             self._uploaded.clear()
-            raise Lost(str(lost), asked.began) from None
+            lost.began = lost.began or asked.began
+            raise
         finally:
             del self._asked[prompt]
             self._moved = time.monotonic()
@@ -142,15 +143,25 @@ class Server:
         server has it, where `clean` finds it."""
         posting = asyncio.create_task(self._post("/prompt", body))
         try:
-            await asyncio.shield(posting)
+            answer = await asyncio.shield(posting)
         except asyncio.CancelledError:
             with contextlib.suppress(Lost, RowError):
                 await posting
+            raise
+        try:
+            with as_comfyui("/prompt"):
+                raise_refused(answer)
+        except RowError:
+            await self._take_out([body["prompt_id"]])
             raise
 
     async def clean(self) -> None:
         """Take prompts that nobody waits for any more out of the queue."""
         prompts, self._abandoned = self._abandoned, []
+        await self._take_out(prompts)
+
+    async def _take_out(self, prompts: list[str]) -> None:
+        """Of the queue, or of work."""
         if prompts:
             await self._post("/queue", {"delete": prompts})
         for prompt in prompts:
@@ -170,7 +181,9 @@ class Server:
                 if last:
                     raise Lost("it knows the prompt no more: it was started again, or cleared")
                 queue = await self._get("/queue")
-                if any(prompt == item[1] for key in queue for item in queue[key]):
+                with as_comfyui("/queue"):
+                    waits = any(prompt == item[1] for key in queue for item in queue[key])
+                if waits:
                     break
 
     async def _stop_when_late(self, prompt: str, asked: _Asked) -> None:
@@ -188,8 +201,9 @@ class Server:
 
     async def _is_at_an_abandoned_row(self) -> bool:
         """And not at somebody else's, of which we know nothing."""
-        running = (await self._get("/queue"))["queue_running"]
-        return any(item[1] in self._abandoned for item in running)
+        queue = await self._get("/queue")
+        with as_comfyui("/queue"):
+            return any(item[1] in self._abandoned for item in queue["queue_running"])
 
     async def _upload(self, photos: Iterable[Photo]) -> None:
         for photo in photos:
@@ -209,17 +223,18 @@ class Server:
         await self._request("POST", "/upload/image", data=form)
 
     async def _picture(self, file: dict[str, str]) -> bytes:
-        query = {key: file[key] for key in ("filename", "subfolder", "type")}
+        with as_comfyui("/history"):
+            query = {key: file[key] for key in ("filename", "subfolder", "type")}
         data = await self._request("GET", "/view", params=query)
         if not data.startswith(PNG):
             raise RowError(f"{file['filename']} is no PNG file.")
         return data
 
-    async def _get(self, path: str) -> Any:
-        return _parsed(await self._request("GET", path))
+    async def _get(self, path: str) -> dict[str, Any]:
+        return parsed(path, await self._request("GET", path))
 
-    async def _post(self, path: str, data: Any) -> Any:
-        return _parsed(await self._request("POST", path, json=data))
+    async def _post(self, path: str, data: Any) -> dict[str, Any]:
+        return parsed(path, await self._request("POST", path, json=data))
 
     async def _request(self, method: str, path: str, **given: Any) -> bytes:
         url = self._url / path.lstrip("/")
@@ -228,22 +243,21 @@ class Server:
                 body = await got.read()
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
             raise Lost(f"{type(error).__name__} {error}".strip()) from None
-        if got.status == 400:
-            raise RowError(_refusal(body))
-        if got.status != 200:
-            raise Lost(f"{path} answered {got.status}")
+        check_status(path, got.status, body)
         return body
 
     async def _listen(self) -> None:
         """The socket only says when to look, so that nothing hangs where it is silent."""
         url = (self._url / "ws").with_query(clientId=self._client)
+        limit = aiohttp.ClientWSTimeout(ws_close=GOODBYE)  # pyright: ignore[reportCallIssue]
         while True:
             try:
-                async with self._session.ws_connect(url, max_msg_size=0) as socket:
+                async with self._session.ws_connect(url, max_msg_size=0, timeout=limit) as socket:
                     async for message in socket:
                         if message.type == aiohttp.WSMsgType.TEXT:
-                            self._note(json.loads(message.data))
-            except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError):
+                            with as_comfyui("/ws"):
+                                self._note(json.loads(message.data))
+            except (aiohttp.ClientError, asyncio.TimeoutError, OSError, Lost):
                 pass
             for asked in self._asked.values():
                 asked.look.set()
@@ -259,42 +273,3 @@ class Server:
             asked.since = self._moved = time.monotonic()
         elif event["type"] == "executing" and data.get("node") is None:
             asked.look.set()
-
-
-def _parsed(body: bytes) -> Any:
-    try:
-        return json.loads(body) if body else None
-    except ValueError:
-        raise Lost("its answer is not JSON") from None
-
-
-def _raise_failure(status: dict[str, Any]) -> None:
-    for kind, details in status["messages"]:
-        if kind == "execution_error":
-            where = f"node {details['node_id']} ({details['node_type']})"
-            raise RowError(f"{where}: {details['exception_message'].strip()}")
-        if kind == "execution_interrupted":
-            raise RowError(f"interrupted in node {details['node_id']} ({details['node_type']})")
-    if status["status_str"] != "success":
-        raise RowError(f"failed: {status['messages']}")
-
-
-def _read_status(status: dict[str, Any], job: Job) -> tuple[float, bool]:
-    told = dict(status["messages"])
-    began, ended = (
-        told.get(kind, {}).get("timestamp", time.time() * 1000)
-        for kind in ("execution_start", "execution_success")
-    )
-    cached = told.get("execution_cached", {}).get("nodes", [])
-    return (ended - began) / 1000, bool(job.known) and set(job.known) <= set(cached)
-
-
-def _refusal(body: bytes) -> str:
-    """ComfyUI's answer to a workflow that it does not take, in a line."""
-    try:
-        answer = json.loads(body)
-        every = [answer["error"]]
-        every += [e for node in (answer["node_errors"] or {}).values() for e in node["errors"]]
-        return "; ".join(f"{e['message']} {e['details']}".strip() for e in every)
-    except (ValueError, KeyError, TypeError):
-        return body.decode(errors="replace")[:500]

@@ -6,6 +6,7 @@ Functions give new graphs; the one that they are given stays as it was.
 import copy
 import json
 from collections.abc import Iterable, Sequence
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,7 +41,7 @@ class NotFound(Exception):
 def load_graph(path: Path) -> Graph:
     """Only what its pictures need. Raises ListError for what is no workflow in API form."""
     try:
-        graph = json.loads(path.read_text(encoding="utf-8"))
+        graph = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise ListError(f"The workflow {path} cannot be read: {error}") from None
     if isinstance(graph, dict) and "nodes" in graph and "links" in graph:
@@ -56,7 +57,16 @@ def load_graph(path: Path) -> Graph:
         for link in links(node).values():
             if link[0] not in graph:
                 raise ListError(f"{path.name} has a link to node {link[0]}, which is not in it.")
-    return pruned(graph)
+    graph = pruned(graph)
+    try:
+        before = {node: [link[0] for link in links(graph[node]).values()] for node in graph}
+        TopologicalSorter(before).prepare()
+    except CycleError as error:
+        circle = ", ".join(error.args[1][1:])
+        raise ListError(
+            f"{path.name} has links that go in a circle, through the nodes {circle}; take one out."
+        ) from None
+    return graph
 
 
 def _is_node(node: Any) -> bool:

@@ -7,10 +7,11 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from .client import Lost, Server
-from .graph import PREVIEW, load_graph
-from .jobs import Job, plan, replaced_inputs
-from .manifest import read_manifest
+from .answers import Lost, Strange
+from .client import Server
+from .graph import IMAGE, PREVIEW, Graph, Target, find_chains, load_graph
+from .jobs import PHOTOS, Job, plan, replaced_inputs
+from .manifest import Line, read_manifest
 from .photos import PhotoFolders
 from .problems import ListError, Problem
 from .values import Described, check_graph, differences
@@ -52,7 +53,8 @@ async def check(order: Order, servers: Sequence[Describes]) -> Checked:
             raise ListError(f"--photos is {folder}, which is no folder.")
     classes = {node["class_type"] for node in graph.values()} | {"LoadImage", PREVIEW}
     described, of_servers = await _described(servers, classes)
-    of_graph = check_graph(graph, described, replaced_inputs(lines, graph))
+    replaced = replaced_inputs(lines, graph) | photo_inputs(lines, graph)
+    of_graph = check_graph(graph, described, replaced)
     problems = problems + of_servers + of_graph
     if any(not described[name] for name in classes):
         return Checked([], [], problems)
@@ -62,6 +64,18 @@ async def check(order: Order, servers: Sequence[Describes]) -> Checked:
     return Checked([] if problems else made.jobs, made.repeated, problems)
 
 
+def photo_inputs(lines: Sequence[Line], graph: Graph) -> set[Target]:
+    """Where every row puts photos of its own, whatever the workflow has there."""
+    columns = set(lines[0].values).intersection(*(line.values for line in lines)) if lines else ()
+    names = {column[: -len(PHOTOS) - 1].lower() for column in columns if _is_of_photos(column)}
+    chains = [chain for chain in find_chains(graph) if "" in names or names & chain.names]
+    return {Target(node, IMAGE) for chain in chains for node in chain.nodes}
+
+
+def _is_of_photos(column: str) -> bool:
+    return column == PHOTOS or column.endswith(f".{PHOTOS}")
+
+
 async def _described(
     servers: Sequence[Describes], classes: set[str]
 ) -> tuple[Described, list[Problem]]:
@@ -69,14 +83,18 @@ async def _described(
     answers = await asyncio.gather(
         *(one.describe(classes) for one in servers), return_exceptions=True
     )
-    there, problems = [], []
+    there, strange, problems = [], [], []
     for server, answer in zip(servers, answers, strict=True):
+        if isinstance(answer, Strange):
+            strange.append(f"{server.name}: {answer}")
         if isinstance(answer, Lost):
-            log.warning("%s does not answer (%s); the others begin.", server.name, answer)
+            log.warning("%s cannot be used (%s); the others begin.", server.name, answer)
         elif isinstance(answer, BaseException):
             raise answer
         else:
             there.append((server, answer))
+    if strange and not there:
+        raise ListError(f"No server answers as ComfyUI does. {'. '.join(strange)}.")
     if not there:
         raise ListError(
             "No server answers; start ComfyUI, and give its address with --server, such as "

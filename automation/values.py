@@ -6,7 +6,7 @@ from collections.abc import Container, Mapping
 from decimal import Decimal
 from typing import Any
 
-from .graph import Graph, Target, is_link, title
+from .graph import PREVIEW, SAVE, Graph, Target, is_link, title
 from .problems import Problem, allowed
 
 Described = Mapping[str, Any]  # /object_info, by class of node
@@ -127,7 +127,28 @@ def check_graph(
             except Unfit as error:
                 text = f"{error}; change it in the workflow, or give a column for it"
                 problems.append(Problem(None, f"{column}, {name}", text))
+        for name, text in _missing(data, described).items():
+            if Target(node, name) not in replaced:
+                problems.append(Problem(None, f"{column}, {name}", text))
     return problems
+
+
+def _missing(data: Mapping[str, Any], described: Described) -> dict[str, str]:
+    """What a node cannot do without and does not have: a workflow loses links to what is muted."""
+    asked = PREVIEW if data["class_type"] == SAVE else data["class_type"]
+    inputs = (described.get(asked) or {}).get("input", {}).get("required", {})
+    told = {}
+    for name, spec in inputs.items():
+        kind = spec[0]
+        # A photo is given by the rows; such kinds stand for inputs of other names.
+        grows = isinstance(kind, str) and kind.startswith("COMFY_")
+        if name in data["inputs"] or grows or takes_upload(list(spec)):
+            continue
+        if kind in VALUES or choices_of(list(spec)) is not None:
+            told[name] = "has no value; give it one in the workflow, or a column"
+        else:
+            told[name] = f"is not connected ({kind}); a node before it may be muted or bypassed"
+    return told
 
 
 def _takes_more(data: Mapping[str, Any], name: str, rows_choose: bool) -> bool:

@@ -10,6 +10,7 @@ from support.server import SHIPPED, api_workflow
 
 from automation.graph import (
     NotFound,
+    Target,
     find_chains,
     find_prompt,
     find_seeds,
@@ -21,7 +22,9 @@ from automation.graph import (
     with_photos,
 )
 from automation.jobs import job_id
+from automation.manifest import Line
 from automation.png import with_text
+from automation.prepare import photo_inputs
 
 PORTRAIT, TWO = "02_portrait_from_photos", "05_two_people"
 
@@ -63,6 +66,20 @@ def test_what_lies_between_a_photo_and_its_identity_is_kept():
     assert [n["inputs"]["x"] for n in crops] == [3, 3]
     photos = [filled[n["inputs"]["image"][0]]["inputs"]["image"] for n in crops]
     assert sorted(photos) == ["a.png", "b.png"]
+
+
+def test_photos_of_every_row_may_stand_where_nothing_is_connected():
+    graph = pruned(api_workflow("01_start_here"))
+    (chain,) = find_chains(graph)
+    own = {Target(node, "image") for node in chain.nodes}
+    lines = [Line(1, {"photos": "a.png"}), Line(2, {"photos": "b.png", "seed": 1})]
+    assert photo_inputs(lines, graph) == own
+    assert photo_inputs([*lines, Line(3, {"seed": 2})], graph) == set()
+    graph = pruned(api_workflow(TWO))
+    _, second = find_chains(graph)
+    assert photo_inputs([Line(1, {"Photo of B.photos": "b.png"})], graph) == {
+        Target(node, "image") for node in second.nodes
+    }
 
 
 def test_people_are_told_apart_by_their_photos_titles():
