@@ -25,12 +25,22 @@ from ray.data.checkpoint import CheckpointConfig
 
 from .client import Server
 from .jobs import Job, by_person
+from .lock import only_run
 from .own_server import OwnServer
-from .prepare import Checked, check
+from .prepare import check
 from .problems import ListError
 from .report import scoring, write
-from .results import COLUMNS, Results
-from .run import DONE, INCOMPLETE, REFUSED, add_order_arguments, add_row_seconds, order_of, say
+from .results import COLUMNS, Results, Unwritten
+from .run import (
+    DONE,
+    INCOMPLETE,
+    REFUSED,
+    add_order_arguments,
+    add_row_seconds,
+    order_of,
+    say,
+    stopped_at,
+)
 from .runner import Runner, Settings, Tally, client_name
 from .scores import Models, Scorer, people_of, shown
 
@@ -177,7 +187,15 @@ def run(options: argparse.Namespace) -> int:
         checked = asyncio.run(check(order_of(options), [_Asked(comfy, gpus)]))
         if not say(checked, options):
             return REFUSED
-        return DONE if options.check else paint(checked, options, comfy, models, actors, gpus)
+        if options.check:
+            return DONE
+        results = Results(options.out)
+        with only_run(results.folder):
+            results.remove_parts()
+            try:
+                return paint(checked.jobs, results, options, comfy, models, actors, gpus)
+            except Unwritten as error:
+                return stopped_at(error, checked.jobs, results)
     finally:
         ray.shutdown()
 
@@ -191,15 +209,14 @@ def _comfy(options: argparse.Namespace) -> Comfy:
 
 
 def paint(
-    checked: Checked,
+    jobs: list[Job],
+    results: Results,
     options: argparse.Namespace,
     comfy: Comfy,
     models: Models,
     actors: int,
     gpus: float,
 ) -> int:
-    results = Results(options.out)
-    jobs = checked.jobs
     by_id = ray.put({job.id: job for job in jobs})
     folder = results.folder / "ray"
     context = ray.data.DataContext.get_current()

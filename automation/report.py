@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from .jobs import ID_LETTERS, Job
 from .problems import ListError
-from .results import Results
+from .results import Results, writing
 from .runner import Tally
 from .scores import Models, Scorer, people_of, score_all, shown
 from .sheets import draw_sheets
@@ -69,9 +69,12 @@ def write(
     remarks: Iterable[str],
 ) -> list[dict[str, Any]]:
     results.write_table(rows)
-    draw_sheets(jobs, results)
+    with writing(results.folder / "sheets"):
+        draw_sheets(jobs, results)
     text = summarize(rows, tally, [*remarks, *_others(jobs, results)])
-    (results.folder / "summary.txt").write_text(text, encoding="utf-8")
+    summary = results.folder / "summary.txt"
+    with writing(summary):
+        summary.write_text(text, encoding="utf-8")
     log.info("%s%s", text, results.folder)
     return rows
 

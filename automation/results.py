@@ -4,9 +4,10 @@ A picture that is there is done, and it is there only when it is whole: after a 
 be put right.
 """
 
+import contextlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,20 @@ COLUMNS = {  # of the table; those of the manifest stand between person and file
 BEFORE_VALUES = 3
 
 
+class Unwritten(Exception):
+    """One sentence: at which file the results were stopped, and why."""
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Around what writes into the folder: the errors of a full disk name no file."""
+    try:
+        yield
+    except OSError as error:
+        where, why = error.filename or path, error.strerror or error
+        raise Unwritten(f"{where}: {why}; put that right, and the same command goes on.") from error
+
+
 class Results:
     """worker: whose journal it is, where several write into one folder."""
 
@@ -45,6 +60,11 @@ class Results:
         self.pictures = self.folder / "pictures"
         self.pictures.mkdir(parents=True, exist_ok=True)
         self._journal = self.folder / f"journal{worker}.jsonl"
+
+    def remove_parts(self) -> None:
+        """What a crash left. Only where nobody else writes into the folder."""
+        for path in (*self.folder.glob("*.part"), *self.pictures.glob("*.part")):
+            path.unlink(missing_ok=True)
 
     def path(self, job: Job) -> Path:
         return self.pictures / f"{job.id}.png"
@@ -70,7 +90,7 @@ class Results:
         return self._note(job, {"server": server, "tries": tries, "error": error})
 
     def _note(self, job: Job, told: dict[str, Any]) -> dict[str, Any]:
-        with self._journal.open("a", encoding="utf-8") as journal:
+        with writing(self._journal), self._journal.open("a", encoding="utf-8") as journal:
             journal.write(json.dumps({"id": job.id, **told}) + "\n")
         return told
 
@@ -107,9 +127,8 @@ class Results:
 
     def write_table(self, rows: list[dict[str, Any]]) -> Path:
         path = self.folder / "results.parquet"
-        unfinished = path.with_suffix(".part")
-        parquet.write_table(table(rows), unfinished)
-        os.replace(unfinished, path)
+        with _whole(path) as unfinished:
+            parquet.write_table(table(rows), unfinished)
         return path
 
 
@@ -136,9 +155,20 @@ def metadata(job: Job) -> Mapping[str, Any]:
 
 
 def _write(path: Path, data: bytes) -> None:
-    unfinished = path.with_suffix(".part")
-    with unfinished.open("wb") as file:
+    with _whole(path) as unfinished, unfinished.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(unfinished, path)
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Another path to write to, which becomes this one if all goes well."""
+    unfinished = path.with_suffix(".part")
+    with writing(path):
+        try:
+            yield unfinished
+            os.replace(unfinished, path)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise

@@ -9,20 +9,24 @@ docs/AUTOMATION.md says what a manifest holds. The same command goes on where it
 import argparse
 import asyncio
 import logging
+import math
 import sys
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, ExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from .jobs import Job
+from .lock import only_run
 from .prepare import Checked, Order, check, connected
 from .problems import ListError, told
 from .report import add_score_arguments, finish, scoring
-from .results import Results
+from .results import Results, Unwritten, writing
 from .runner import Runner, Settings, Tally, client_name
+from .scores import Models
 
 log = logging.getLogger("flashface.automation")
 DONE, INCOMPLETE, REFUSED, STOPPED = 0, 1, 2, 130
@@ -32,8 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        # Not in the loop, whose signals are those of the runner: Ctrl-C stops this as well.
-        return asyncio.run(run(options))()
+        with ExitStack() as held:
+            # Not in the loop, whose signals are those of the runner: Ctrl-C stops this as well.
+            return asyncio.run(run(options, held))()
     except (ListError, OSError) as error:
         log.error("%s", error)
         return REFUSED
@@ -59,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--patience",
-        type=float,
+        type=_seconds,
         default=usual.patience,
         metavar="SECONDS",
         help="without an answer, after which a server is lost",
@@ -71,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
 def add_row_seconds(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--row-seconds",
-        type=float,
+        type=_seconds,
         metavar="SECONDS",
         help="of work at a row, after which it is interrupted and counts as failed; default: any",
     )
@@ -100,12 +105,20 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _seconds(text: str) -> float:
+    with suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text} is no number of seconds above 0")
+
+
 def order_of(options: argparse.Namespace) -> Order:
     return Order(options.manifest.resolve(), options.workflow, tuple(options.photos))
 
 
-async def run(options: argparse.Namespace) -> Callable[[], int]:
-    """Gives what is left to do when all servers are let go of: scores, sheets, the exit code."""
+async def run(options: argparse.Namespace, held: ExitStack) -> Callable[[], int]:
+    """Gives what is left to do when all servers are let go of: scores, sheets, the exit code.
+    held: what nobody else may have until then."""
     settings = Settings(options.tries, options.queued, options.patience, options.row_seconds)
     scores = scoring(options)
     async with AsyncExitStack() as stack:
@@ -119,24 +132,38 @@ async def run(options: argparse.Namespace) -> Callable[[], int]:
         if options.check:
             return lambda: DONE
         results = Results(options.out)
+        held.enter_context(only_run(results.folder))
+        results.remove_parts()
         missing = [job for job in checked.jobs if not results.has(job)]
-        with tqdm(total=len(checked.jobs), unit="picture", smoothing=0.1) as bar:
-            bar.initial = len(checked.jobs) - len(missing)
-            bar.reset()
+        done = len(checked.jobs) - len(missing)
+        with tqdm(total=len(checked.jobs), initial=done, unit="picture", smoothing=0.1) as bar:
 
             def show(tally: Tally) -> None:
-                bar.n = bar.initial + sum(tally.done.values()) + tally.failed
+                bar.n = done + sum(tally.done.values()) + tally.failed
                 bar.set_postfix(known=tally.known, failed=tally.failed, refresh=False)
                 bar.update(0)
 
             with logging_redirect_tqdm():
-                tally = await Runner(servers, results, settings, show).run(missing)
+                try:
+                    tally = await Runner(servers, results, settings, show).run(missing)
+                except Unwritten as error:
+                    return partial(stopped_at, error, checked.jobs, results)
     return lambda: end(checked.jobs, results, tally, scores)
 
 
-def end(jobs: list[Job], results: Results, tally: Tally, scores) -> int:
-    rows = finish(jobs, results, tally, scores)
+def end(jobs: list[Job], results: Results, tally: Tally, scores: Models) -> int:
+    try:
+        with writing(results.folder):
+            rows = finish(jobs, results, tally, scores)
+    except Unwritten as error:
+        return stopped_at(error, jobs, results)
     return DONE if all(row.get("file") for row in rows) else INCOMPLETE
+
+
+def stopped_at(error: Unwritten, jobs: Sequence[Job], results: Results) -> int:
+    log.error("%s", error)
+    log.error("%d of %d pictures are there.", sum(map(results.has, jobs)), len(jobs))
+    return INCOMPLETE
 
 
 def say(checked: Checked, options: argparse.Namespace) -> bool:

@@ -8,11 +8,12 @@ import platform
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from .client import Lost, RowError, Server
+from .answers import Lost, RowError, Strange
+from .client import Server
 from .jobs import Job
 from .results import Results
 from .work import Work

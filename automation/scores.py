@@ -102,15 +102,31 @@ class Scorer:
     def __call__(self, pictures: Sequence[Shown]) -> list[dict[str, Any]]:
         """The columns of each; what cannot be measured is None."""
         rows: list[dict[str, Any]] = [{} for _ in pictures]
+        seen = [(row, one, _read(one)) for row, one in zip(rows, pictures, strict=True)]
         if self._faces is not None:
-            for row, one in zip(rows, pictures, strict=True):
-                row.update(self._faces(one))
-        told = [i for i, one in enumerate(pictures) if one.prompt]
+            for row, one, picture in seen:
+                if picture is not None:
+                    row.update(self._faces(one, picture))
+        told = [(row, one.prompt, picture) for row, one, picture in seen if one.prompt]
+        told = [every for every in told if every[-1] is not None]
         if self._clip is not None and told:
-            found = self._clip([pictures[i] for i in told])
-            for i, value in zip(told, found, strict=True):
-                rows[i]["clip"] = value
+            _, prompts, images = zip(*told, strict=True)
+            for (row, *_), value in zip(told, self._clip(prompts, images), strict=True):
+                row["clip"] = value
         return rows
+
+
+def _read(one: Shown):
+    """None for a file that is damaged: the others still have their scores."""
+    try:
+        return read_picture(one.path)
+    except OSError as error:
+        log.warning(
+            "%s is not measured: %s; delete it, and the same command makes it again.",
+            one.path,
+            error,
+        )
+        return None
 
 
 def score_all(scorer: Scorer, pictures: Sequence[Shown]) -> Iterable[dict[str, Any]]:
@@ -139,11 +155,11 @@ class _Faces:
         self._names, self._who, vectors = [], [], []
         self._number: dict[str, int] = {}
         for group, person in people.items():
-            photos = [read_picture(path) for path in person.photos]
             try:
+                photos = [read_picture(path) for path in person.photos]
                 identity = Identity(tuple(FaceReference.from_crop(photo) for photo in photos))
                 vector, _ = embed_person(identity, self._embedder)
-            except FlashFaceError as error:
+            except (FlashFaceError, OSError) as error:
                 log.warning("%s is not compared: %s", person.name, error)
                 continue
             self._number[group] = len(vectors)
@@ -152,14 +168,13 @@ class _Faces:
             vectors.append(vector)
         self._gallery = np.stack(vectors) if vectors else None
 
-    def __call__(self, one: Shown) -> dict[str, Any]:
+    def __call__(self, one: Shown, picture: Any) -> dict[str, Any]:
         from flashface_core.likeness.compare import find_face
         from flashface_core.people.place import Place
 
         number = self._number.get(one.group or "")
         if number is None or self._gallery is None:
             return {}
-        picture = read_picture(one.path)
         place = None if one.place is None else Place(box=one.place)
         face, _ = find_face(picture, 0, place, self._detector)
         several = len(set(self._who)) > 1
@@ -186,13 +201,15 @@ class _Clip:
         except (ImportError, OSError, ValueError) as error:
             raise ListError(f"--clip {folder} is no CLIP model that can be used: {error}") from None
 
-    def __call__(self, pictures: Sequence[Shown]) -> list[float]:
+    def __call__(self, prompts: Sequence[str], images: Sequence[Any]) -> list[float]:
         import torch
 
-        images = [read_picture(one.path) for one in pictures]
-        texts = [one.prompt for one in pictures]
         given = self._processor(
-            text=texts, images=images, return_tensors="pt", padding=True, truncation=True
+            text=list(prompts),
+            images=list(images),
+            return_tensors="pt",
+            padding=True,
+            truncation=True,
         )
         with torch.no_grad():
             seen = self._model(**given)
@@ -200,10 +217,13 @@ class _Clip:
 
 
 def read_picture(path: str):
-    """A uint8 tensor (H, W, 3), upright."""
+    """A uint8 tensor (H, W, 3), upright. Raises OSError for what Pillow cannot read to its end."""
     import numpy as np
     import torch
     from PIL import Image
 
-    with Image.open(path) as image:
-        return torch.from_numpy(np.array(upright(image)))
+    try:
+        with Image.open(path) as image:
+            return torch.from_numpy(np.array(upright(image)))
+    except (SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise OSError(str(error)) from None

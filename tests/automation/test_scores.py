@@ -74,6 +74,27 @@ def test_other_photos_of_the_person_are_nobody_else(tmp_path):
     assert not any(row["identified"] for row in Scorer(Models(looks=True), alike)(swapped))
 
 
+def test_a_damaged_picture_costs_its_own_scores_alone(tmp_path, caplog):
+    """A run would fail at it every time, and nobody had scores."""
+    make_clip(tmp_path)
+    photos = [own[0] for own in load_tool("toy_people").draw_photos(2, 3)]
+    for number, photo in enumerate(photos):
+        photo.save(tmp_path / f"{number}.png")
+    paths = [str(tmp_path / f"{number}.png") for number in range(3)]
+    half = tmp_path / "half.png"
+    half.write_bytes((tmp_path / "0.png").read_bytes()[:2000])
+    people = {name: Person(name, (paths[int(name)],), name) for name in "01"}
+    people["2"] = Person("2", (str(half),), "2")
+    pictures = [paths[0], str(half), paths[1]]
+    asked = [Shown(path, name, None, "a red") for path, name in zip(pictures, "001", strict=True)]
+    first, second, third = Scorer(Models(looks=True, clip=tmp_path), people)(asked)
+    assert first["identified"] and third["identified"] and "clip" in first and "clip" in third
+    assert second == {}
+    assert f"{half} is not measured: image file is truncated" in caplog.text
+    assert "delete it, and the same command makes it again" in caplog.text
+    assert "2 is not compared: image file is truncated" in caplog.text
+
+
 def test_a_folder_without_a_clip_model_is_told(tmp_path):
     with pytest.raises(ListError, match="is no CLIP model that can be used"):
         Scorer(Models(clip=tmp_path), {})
