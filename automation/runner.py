@@ -21,6 +21,9 @@ from .work import Work
 log = logging.getLogger("flashface.automation")
 
 ASK_AGAIN = 2.0  # seconds between questions to a server that is gone
+LONGEST_PAUSE = 30.0  # which grows to that where a server comes back and is lost again
+REFUSALS = 8  # one after the other, after which a server is asked no more
+STOP_SECONDS = 5.0  # that servers have to let go of prompts after Ctrl-C
 
 
 class Settings(NamedTuple):
@@ -70,30 +73,54 @@ class Runner:
         missing = [job for job in jobs if not self._results.has(job)]
         self._work = Work(missing, (one.name for one in self._servers), self._settings.tries)
         self._gone: set[str] = set()
-        for server in self._servers:
-            with contextlib.suppress(Lost, RowError):
-                await server.forget_ours()
-        slots = [
-            asyncio.create_task(self._slot(one))
+        self._left: set[str] = set()
+        self._losses: Counter[str] = Counter()  # since a row of the server ended
+        await asyncio.gather(*map(_forget, self._servers))
+        slots = {
+            one: [asyncio.create_task(self._slot(one)) for _ in range(self._settings.queued)]
             for one in self._servers
-            for _ in range(self._settings.queued)
-        ]
-        everything = asyncio.gather(*slots)
-        _on_terminate(everything.cancel)
+        }
+        every = [slot for own in slots.values() for slot in own]
+        limit: float | None = None
+        this = asyncio.current_task()
+        assert this is not None
+        _on_terminate(this.cancel)
         try:
-            await everything
-        except Exception:
-            for slot in slots:
+            ended, _ = await asyncio.wait(every, return_when=asyncio.FIRST_EXCEPTION)
+            for slot in ended:
+                slot.result()
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError):
+                limit = STOP_SECONDS
+                log.warning(
+                    "Stopping; Ctrl-C again ends at once and leaves prompts at the servers."
+                )
+            for slot in every:
                 slot.cancel()
             raise
         finally:
-            # `everything` ends with the first slot that is cancelled; others still put prompts in.
-            await asyncio.wait(slots)
-            for server in self._servers:
-                if server.name not in self._gone:
-                    with contextlib.suppress(Lost, RowError):
-                        await server.clean()
+            await asyncio.gather(*(self._let_go(one, own, limit) for one, own in slots.items()))
         return self._tally()
+
+    async def _let_go(
+        self, server: Server, slots: Iterable[asyncio.Task[None]], limit: float | None
+    ) -> None:
+        try:
+            await asyncio.wait_for(self._cleaned(server, slots), limit)
+        except asyncio.TimeoutError:
+            log.warning(
+                "%s did not answer in %g seconds; prompts of this run may be left there, until the "
+                "next run into the same folder.",
+                server.name,
+                limit,
+            )
+
+    async def _cleaned(self, server: Server, slots: Iterable[asyncio.Task[None]]) -> None:
+        """Who is cancelled may still put a prompt in; who is cancelled again ends."""
+        await asyncio.gather(*slots, return_exceptions=True)
+        if server.name not in self._gone:
+            with contextlib.suppress(Lost, RowError):
+                await server.clean()
 
     def _tally(self) -> Tally:
         seconds = time.monotonic() - self._began
@@ -113,6 +140,7 @@ class Runner:
         try:
             drawn = await server.draw(job)
         except RowError as error:
+            self._losses[server.name] = 0
             if await work.failed(job, server.name, str(error)):
                 self._give_up(job, server, str(error))
         except Lost as lost:
@@ -127,6 +155,7 @@ class Runner:
         else:
             tries = work.tries[job.id]
             await asyncio.to_thread(results.save, job, drawn, server.name, tries)
+            self._losses[server.name] = 0
             self._done[server.name] += 1
             self._known += drawn.known
             await work.done(job)
@@ -139,34 +168,65 @@ class Runner:
 
     async def _is_back(self, server: Server, lost: Lost) -> bool:
         """Waits for a server, while others do its rows. False: all is done, or nobody is left."""
-        if server.name not in self._gone:
-            self._gone.add(server.name)
+        name = server.name
+        if name not in self._gone:
+            self._gone.add(name)
+            self._losses[name] += 1
             self._heard = time.monotonic()
-            log.warning("%s is lost (%s); its rows go to the others.", server.name, lost)
-            await self._work.lost(server.name)
+            log.warning("%s is lost (%s); its rows go to the others.", name, lost)
+            await self._work.lost(name)
+        if isinstance(lost, Strange) and not lost.began and self._losses[name] >= REFUSALS:
+            await self._leave(name, lost)
+            return False
+        await self._work.wait_until_over(self._pause(name))
         while self._work.left:
             if await server.answers():
                 with contextlib.suppress(Lost, RowError):
                     await server.clean()
-                if server.name in self._gone:
-                    self._gone.discard(server.name)
-                    log.warning("%s answers again.", server.name)
-                    await self._work.found(server.name)
+                if name in self._gone:
+                    self._gone.discard(name)
+                    log.warning("%s answers again.", name)
+                    await self._work.found(name)
                 return True
             if len(self._gone) == len(self._servers) and self._silent_for(self._settings.patience):
                 log.error("No server answers; start again to go on with the rows that are left.")
                 await self._work.stop()
                 return False
-            await asyncio.sleep(min(ASK_AGAIN, self._settings.patience))
+            await self._work.wait_until_over(min(ASK_AGAIN, self._settings.patience))
         return False
+
+    async def _leave(self, name: str, lost: Lost) -> None:
+        """A server that is there and takes no row."""
+        if name not in self._left:
+            self._left.add(name)
+            log.error("%s is asked no more, after %d refusals (%s).", name, REFUSALS, lost)
+        if len(self._left) == len(self._servers):
+            await self._work.stop()
+
+    def _pause(self, name: str) -> float:
+        grown = ASK_AGAIN * 2.0 ** (self._losses[name] - 1)
+        return min(grown, LONGEST_PAUSE, self._settings.patience / 2)
 
     def _silent_for(self, seconds: float) -> bool:
         return time.monotonic() - self._heard > seconds
 
 
+async def _forget(server: Server) -> None:
+    with contextlib.suppress(Lost, RowError):
+        await server.forget_ours()
+
+
 def _on_terminate(cancel: Callable[[], object]) -> None:
-    """Ctrl-C and a polite kill leave no prompts behind; there are no such signals on Windows."""
+    """Ctrl-C and a polite kill leave no prompts behind, the second ends at once; there are no such
+    signals on Windows."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def stop() -> None:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+        cancel()
+
     with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, cancel)
+        for number in numbers:
+            loop.add_signal_handler(number, stop)

@@ -1,6 +1,7 @@
 """The list that servers take rows from: each person at one server while there is enough to do."""
 
 import asyncio
+import contextlib
 from collections import Counter, deque
 from collections.abc import Iterable
 
@@ -68,6 +69,15 @@ class Work:
         async with self._changed:
             self._over = True
             self._changed.notify_all()
+
+    async def wait_until_over(self, seconds: float) -> None:
+        """Or for some seconds."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._until_over(), seconds)
+
+    async def _until_over(self) -> None:
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._over or not self.left)
 
     async def lost(self, server: str) -> None:
         async with self._changed:
