@@ -34,6 +34,7 @@ from training.trainer import Recipe, Trainer
 
 FACE_WIDTH, EXPRESSION_WIDTH, STYLE_WIDTH = 12, 4, 10
 SYSTEMS = ("face2diffusion", "facestudio", "face_fusion")
+RATES = {"face2diffusion": 1e-2, "facestudio": 1e-3, "face_fusion": 3e-3}
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +108,7 @@ def test_the_loss_falls_on_a_few_pictures(system, start, text, people, tmp_path)
     recipe = Recipe(
         steps=30,
         groups=2,
-        learning_rate=1e-2 if system == "face2diffusion" else 3e-3,
+        learning_rate=RATES[system],
         warmup_steps=1,
         train=networks.parts,
         ema=0,
