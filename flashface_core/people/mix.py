@@ -11,8 +11,8 @@ def mix_identities(a: Identity, b: Identity, ratio: float) -> Identity:
 
     ratio: 0 is a and 1 is b, exactly. With Ma and Mb the total key weights of the two, the mix
     weighs M = (1 - ratio) Ma + ratio Mb; photos of a share (1 - ratio) M, those of b ratio M.
-    The place is that of the one who has one. Where all photos of one weigh 0, the mix is the other,
-    whatever the ratio. Raises FlashFaceError for a ratio outside of 0..1 and for two places.
+    The place is that of the one who has one. Raises FlashFaceError for a ratio outside of 0..1 and
+    for two places.
     """
     if not 0 <= ratio <= 1:
         raise FlashFaceError(f"The ratio of the mix is {ratio:g}; it must be between 0 and 1.")
@@ -25,8 +25,6 @@ def mix_identities(a: Identity, b: Identity, ratio: float) -> Identity:
     if ratio in (0, 1):
         return replace(b if ratio else a, place=place)
     total_a, total_b = sum(a.key_weights()), sum(b.key_weights())
-    if not total_a or not total_b:
-        return replace(b if total_b else a, place=place)
     total = (1 - ratio) * total_a + ratio * total_b
     references = (
         *_weighed(a, (1 - ratio) * total, total_a),
@@ -38,5 +36,6 @@ def mix_identities(a: Identity, b: Identity, ratio: float) -> Identity:
 
 def _weighed(identity: Identity, share: float, total: float) -> list[FaceReference]:
     """The photos with weights that add up to `share`; weights of 0 stay 0."""
+    factor = share / total if total else 0.0
     pairs = zip(identity.references, identity.key_weights(), strict=True)
-    return [replace(reference, weight=weight * share / total) for reference, weight in pairs]
+    return [replace(reference, weight=weight * factor) for reference, weight in pairs]

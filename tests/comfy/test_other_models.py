@@ -100,15 +100,6 @@ def test_apply_works_on_a_merge_of_either_order(flashface, community, order):
     assert relative_error(got, expected) <= EQUAL
 
 
-def test_nobody_leaves_another_model_as_it_is_and_somebody_can_follow(flashface, community):
-    nobody = flashface.features(weights=[0.0, 0.0])
-    model = apply_features(community, nobody, GUIDANCE)
-    assert torch.equal(sample(flashface, model), sample(flashface, community))
-    both = apply_features(model, flashface.features(), GUIDANCE)
-    alone = apply_features(community, flashface.features(), GUIDANCE)
-    assert torch.equal(sample(flashface, both), sample(flashface, alone))
-
-
 def test_merging_after_apply_keeps_the_face(flashface, community):
     features = flashface.features()
     after = merged(apply_features(flashface.model, features, GUIDANCE), community)

@@ -58,9 +58,11 @@ def apply_features(model: "ModelPatcher", features: FaceFeatures, guidance: Guid
             "join their identities with FlashFace Identity Group and apply once."
         )
     net.check_fit(model)
-    if guidance.is_off or not features.has_effect:
+    if guidance.is_off:
         return model.clone()
     model = net.attach(model, features)
+    if not features.has_effect:
+        return model
     check_timesteps(FLASHFACE.node, model.get_model_object("model_sampling"))
     percents = guidance.start_percent, guidance.end_percent
     plan = partial(plan_step, guidance)
