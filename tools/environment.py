@@ -7,6 +7,7 @@ Standard library only: this runs before anything is installed.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.util
 import json
@@ -75,6 +76,18 @@ DETECTORS = {"mtcnn": ("mtcnn",), "all": ("mtcnn", "insightface", "zoo"), "none"
 # Of 20,000 modules a few thousand are ever imported, and compiled then.
 INSTALL = ("install", "--no-compile")
 
+# What pip may be set to, and uv has by another name. It needs nothing of the rest.
+UV_OPTIONS = {
+    "index-url": "--default-index",
+    "extra-index-url": "--index",
+    "find-links": "--find-links",
+    "constraint": "--constraint",
+    "trusted-host": "--allow-insecure-host",
+}
+UV_VARIABLES = {"cert": "SSL_CERT_FILE", "timeout": "UV_HTTP_TIMEOUT"}
+UV_NEEDS_NOT = {"default-timeout", "disable-pip-version-check", "no-cache-dir", "retries"}
+UV_NEEDS_NOT |= {"progress-bar", "quiet", "verbose", "root-user-action", "no-input", "no-color"}
+
 # ComfyUI's web page. $FLASHFACE_FRONTEND: a version of it, or `newest`; else ComfyUI's own pin.
 FRONTEND = "comfyui-frontend-package"
 
@@ -134,9 +147,11 @@ def _private() -> Environment:
     venv, comfy = PRIVATE / "venv", PRIVATE / "ComfyUI"
     python = venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     # The caller's Python settings would lead the child out of its own environment.
-    hidden = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+    hidden = ("PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV")
     variables = {name: value for name, value in os.environ.items() if name not in hidden}
     variables["COMFYUI_PATH"] = str(comfy)
+    # Without it every process would compile what it imports; none is written beside the sources.
+    variables["PYTHONPYCACHEPREFIX"] = str(PRIVATE / "bytecode")
     environment = Environment(python, comfy, variables)
 
     version = ".".join(map(str, sys.version_info[:2]))
@@ -172,17 +187,16 @@ def _set_up(environment: Environment, version: str) -> None:
         print(f"[{time.monotonic() - start:4.0f} s] {text}", flush=True)
 
     stage(f"Setting up {PRIVATE} (once; a few minutes and about 6 GB with its CUDA libraries)")
-    _make_venv(environment, version)
+    is_new = _make_venv(environment, version)
     stage(f"ComfyUI from {PINS['comfyui']['requirement']}")
     _extract_comfyui(environment)
-    stage(", ".join(PINS["torch"]))
-    _pip(environment, *INSTALL, *PINS["torch"])
-    stage("ComfyUI's requirements and the test tools")
-    requirements = str(comfy / "requirements.txt")
-    _pip(environment, *INSTALL, *PINS["torch"], "-r", requirements, *PINS["tools"])
-    # An environment made by an earlier version may hold them.
-    optional = [name.partition("==")[0] for name in PINS["mtcnn"] + PINS["insightface"]]
-    _pip(environment, "uninstall", "-y", "-q", *optional)
+    stage(", ".join([*PINS["torch"], "ComfyUI's requirements and the test tools"]))
+    requirements = [*PINS["torch"], "-r", str(comfy / "requirements.txt"), *PINS["tools"]]
+    if not _install_by_uv(environment, requirements):
+        _pip(environment, *INSTALL, *requirements)
+    if not is_new:  # one made by an earlier version may hold them
+        optional = [name.partition("==")[0] for name in PINS["mtcnn"] + PINS["insightface"]]
+        _pip(environment, "uninstall", "-y", "-q", *optional)
     STAMP.write_text(wanted)
     stage("Ready")
 
@@ -229,14 +243,14 @@ def _fill(environment: Environment, folder: Path, *requirements: str) -> None:
     unfinished.rename(folder)
 
 
-def _make_venv(environment: Environment, version: str) -> None:
-    """Keep a venv of this Python version that has pip, otherwise make it anew."""
+def _make_venv(environment: Environment, version: str) -> bool:
+    """Keep a venv of this Python version that has pip, otherwise make it anew: then True."""
     probe = "import sys, pip; print('%d.%d' % sys.version_info[:2])"
     if environment.python.exists():
         command = [str(environment.python), "-c", probe]
         found = subprocess.run(command, env=environment.variables, capture_output=True, text=True)
         if found.stdout.strip() == version:
-            return
+            return False
     command = [sys.executable, "-m", "venv", "--clear", str(PRIVATE / "venv")]
     made = subprocess.run(command, env=environment.variables, capture_output=True, text=True)
     if made.returncode:
@@ -245,6 +259,7 @@ def _make_venv(environment: Environment, version: str) -> None:
             " Ubuntu `apt-get install python3-venv` adds the missing part."
             f"\n{(made.stdout + made.stderr).strip()}"
         )
+    return True
 
 
 def _extract_comfyui(environment: Environment) -> None:
@@ -274,3 +289,47 @@ def _pip(environment: Environment, *arguments: str) -> None:
     code = subprocess.run(command, env=environment.variables).returncode
     if code:
         sys.exit(f"pip {arguments[0]} failed with exit code {code}; its own message is above.")
+
+
+def _install_by_uv(environment: Environment, requirements: list[str]) -> bool:
+    """What pip does in two minutes, in twenty seconds. False: uv is not to be had, does not know
+    what pip is set to, or failed; its own message is above then."""
+    pip = [str(environment.python), "-m", "pip", "--disable-pip-version-check"]
+    variables = environment.variables
+    listed = subprocess.run([*pip, "config", "list"], env=variables, capture_output=True, text=True)
+    settings = None if listed.returncode else uv_settings(listed.stdout)
+    if settings is None:
+        return False
+    if subprocess.run([*pip, *INSTALL, "-q", "uv"], env=variables).returncode:
+        return False
+    options, more = settings
+    cache = PRIVATE / "uv"  # on the disk of the environment, so that files are linked, not copied
+    line = [str(environment.python), "-m", "uv", "pip", "install", "-q"]
+    line += ["--python", str(environment.python), "--cache-dir", str(cache)]
+    line += ["--index-strategy", "unsafe-best-match", *options, *requirements]  # as pip chooses
+    code = subprocess.run(line, env={**variables, **more}).returncode
+    shutil.rmtree(cache, ignore_errors=True)
+    return code == 0
+
+
+def uv_settings(listed: str) -> tuple[list[str], dict[str, str]] | None:
+    """Options and environment variables with which uv finds packages where pip does.
+
+    listed: what `pip config list` prints, lines like `global.index-url='https://...'`; later ones
+    count more. None: pip is set to something else.
+    """
+    options: dict[str, str] = {}
+    for line in listed.splitlines():
+        name, _, value = line.partition("=")
+        section, _, option = name.rpartition(".")
+        if section in ("global", "install", ":env:"):
+            options[option] = ast.literal_eval(value)
+    if not options.keys() <= {*UV_OPTIONS, *UV_VARIABLES, *UV_NEEDS_NOT}:
+        return None
+    arguments = [
+        argument
+        for option, name in UV_OPTIONS.items()
+        for value in options.get(option, "").split()
+        for argument in (name, value)
+    ]
+    return arguments, {UV_VARIABLES[o]: v for o, v in options.items() if o in UV_VARIABLES}
