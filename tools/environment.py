@@ -304,7 +304,7 @@ def _install_by_uv(environment: Environment, requirements: list[str]) -> bool:
         return False
     options, more = settings
     cache = PRIVATE / "uv"  # on the disk of the environment, so that files are linked, not copied
-    line = [str(environment.python), "-m", "uv", "pip", "install", "-q"]
+    line = [str(environment.python), "-m", "uv", "pip", "install"]
     line += ["--python", str(environment.python), "--cache-dir", str(cache)]
     line += ["--index-strategy", "unsafe-best-match", *options, *requirements]  # as pip chooses
     code = subprocess.run(line, env={**variables, **more}).returncode
