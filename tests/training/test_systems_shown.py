@@ -3,8 +3,7 @@
 import pytest
 
 from flashface_core.comfy_adapter.flashface.tiny import FOLDER
-from training.tiny import claims
-from training.tiny import systems_under_test as contestants
+from training.tiny import claims, systems_under_test
 from training.tiny.evaluation import ToyEvaluation
 from training.tiny.pictures import draw_pictures
 
@@ -23,7 +22,7 @@ def evaluation():
 @pytest.fixture(scope="module")
 def seen(evaluation):
     """By system: the mean cosine to the person's photos, and how many expressions are right."""
-    makers = contestants.Systems(evaluation, FOLDER).makers
+    makers = systems_under_test.Systems(evaluation, FOLDER).makers
     each = len(evaluation.labels)
     rows = [n * each + scene for n in range(evaluation.people) for scene in range(2)]
     asked = evaluation.cast.truth["expression"][rows]

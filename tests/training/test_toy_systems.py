@@ -17,8 +17,7 @@ from toy_world.draw import CROP, draw, face_crop
 from toy_world.people import People
 from toy_world.scenes import Scenes
 from training.batches import Sampling
-from training.tiny import claims, compare
-from training.tiny import systems_under_test as contestants
+from training.tiny import claims, compare, systems_under_test
 from training.tiny.encoders import Views, without_faces, zoomed
 from training.tiny.evaluation import ToyEvaluation
 from training.tiny.pictures import draw_pictures
@@ -97,7 +96,9 @@ def test_a_run_goes_on_from_the_weights_of_another(folder, tmp_path):
 
 
 def test_the_weights_load_where_the_nodes_load_them(folder, evaluation):
-    words = load_face2diffusion(folder / contestants.MAPPING, folder / contestants.FACES)
+    words = load_face2diffusion(
+        folder / systems_under_test.MAPPING, folder / systems_under_test.FACES
+    )
     identity = evaluation.identity(0, 2)
     clip = load_tiny_clip()
     plain, other = (
@@ -105,20 +106,20 @@ def test_the_weights_load_where_the_nodes_load_them(folder, evaluation):
         for expression in (None, words.expression(identity))
     )
     assert plain[0][0].shape == (1, 77, 768) and not torch.equal(plain[0][0], other[0][0])
-    studio = load_facestudio(folder / contestants.STUDIO)
+    studio = load_facestudio(folder / systems_under_test.STUDIO)
     picture = torch.rand(1, 128, 128, 3)
     positive, negative = studio.encode(identity, style_image=picture)
     assert positive[0][0].shape == negative[0][0].shape == (1, 4, 768)
     text = [[torch.randn(1, 77, 768), {}]]
     assert not torch.equal(studio.encode(identity, 0.0, text=text)[0][0][0], positive[0][0])
-    fusion = load_face_fusion(folder / contestants.FUSION)
+    fusion = load_face_fusion(folder / systems_under_test.FUSION)
     collect_photos(fusion, identity, evaluation.models.vae, text)
 
 
 def test_every_system_stands_in_the_table(folder, evaluation, monkeypatch):
     monkeypatch.setattr(ToyEvaluation, "settings", evaluation.settings._replace(steps=1))
     (folder / FLASHFACE).write_bytes((FOLDER / FLASHFACE).read_bytes())
-    makers = contestants.Systems(evaluation, folder).makers
+    makers = systems_under_test.Systems(evaluation, folder).makers
     assert len(makers) == 8
     seen = {}
     for name, make in makers.items():
@@ -153,8 +154,8 @@ def test_every_claim_is_measured(folder, evaluation, monkeypatch):
     """Of weights that know nothing yet: that numbers come out, and are shares."""
     monkeypatch.setattr(ToyEvaluation, "settings", evaluation.settings._replace(steps=1))
     people = ToyEvaluation(2, 1)
-    systems = contestants.Systems(people, folder)
-    found = claims.all_of(people, systems, folder / contestants.MAPPING)
+    systems = systems_under_test.Systems(people, folder)
+    found = claims.all_of(people, systems, folder / systems_under_test.MAPPING)
     assert all(-1 <= value <= 1 for value in found.values())
     same = {name: value for name, value in found.items() if name.startswith("with_cgdr")}
     assert same and all(found[name.replace("with", "without", 1)] == same[name] for name in same)
@@ -163,7 +164,7 @@ def test_every_claim_is_measured(folder, evaluation, monkeypatch):
 
 
 def test_the_style_image_shows_the_scene_and_somebody_else(evaluation):
-    image = contestants.style_image(evaluation.cast, 0)
+    image = systems_under_test.style_image(evaluation.cast, 0)
     assert image.shape == (1, 128, 128, 3)
     drawing = evaluation.cast.drawings[0].movedim(0, -1)
     corner = (image[0, :16, :16] - drawing[:16, :16]).abs().mean()
@@ -196,7 +197,7 @@ def test_of_a_clips_pictures_those_that_are_hidden_lose_the_face_and_close_ones_
 
 def test_only_the_word_for_the_person_is_put_into_a_caption():
     caption = "a portrait of a child, smiling"
-    assert contestants.with_person(caption) == "a portrait of f l, a child, smiling"
+    assert systems_under_test.with_person(caption) == "a portrait of f l, a child, smiling"
 
 
 def test_a_zoom_goes_from_the_picture_to_the_face():
