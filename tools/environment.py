@@ -87,6 +87,7 @@ UV_OPTIONS = {
 UV_VARIABLES = {"cert": "SSL_CERT_FILE", "timeout": "UV_HTTP_TIMEOUT"}
 UV_NEEDS_NOT = {"default-timeout", "disable-pip-version-check", "no-cache-dir", "retries"}
 UV_NEEDS_NOT |= {"progress-bar", "quiet", "verbose", "root-user-action", "no-input", "no-color"}
+UV_NEEDS_NOT |= {"require-virtualenv", "break-system-packages"}
 
 # ComfyUI's web page. $FLASHFACE_FRONTEND: a version of it, or `newest`; else ComfyUI's own pin.
 FRONTEND = "comfyui-frontend-package"
