@@ -61,6 +61,7 @@ class PeopleInMemory:
     """
 
     buckets: Sequence[Bucket] = ()
+    digest = ""  # of the photographs, where somebody knows them
 
     def __init__(
         self,

@@ -11,6 +11,9 @@ from training.systems import SYSTEMS, parts_of
 
 PRECISIONS = ("no", "bf16", "fp16")
 CHOICES = {"precision": PRECISIONS}
+AT_LEAST_ONE = ("groups", "accumulate", "log_every", "save_every", "targets_per_group")
+DROPPED = ("drop_references", "drop_text", "drop_both")  # they exclude each other
+CHANCES = (*DROPPED, "give_position", "own_face")
 
 
 def add_recipe_options(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +64,32 @@ def make_recipe(system: str, options: argparse.Namespace):
         raise FlashFaceError(
             f"{system} has no part {unknown[0]!r} to train; it has {', '.join(parts_of(system))}."
         )
-    return Recipe(**values, sampling=Sampling(**sampling))
+    recipe = Recipe(**values, sampling=Sampling(**sampling))
+    if wrong := _out_of_range({**vars(recipe), **vars(recipe.sampling)}):
+        raise FlashFaceError(wrong)
+    return recipe
+
+
+def _out_of_range(values: dict[str, Any]) -> str | None:
+    from training.diffusion import TIMESTEPS
+
+    for name in AT_LEAST_ONE:
+        if values[name] < 1:
+            return f"{name} is {values[name]}; 1 is the least."
+    for name in CHANCES:
+        if values[name] is not None and not 0 <= values[name] <= 1:
+            return f"{name} is {values[name]:g}; a chance is between 0 and 1."
+    if (total := sum(values[name] for name in DROPPED)) > 1 + 1e-9:
+        return (
+            f"{', '.join(DROPPED)} exclude each other; they are {total:g} together, 1 is the most."
+        )
+    low, high, chance = values["favoured"]
+    if not 0 <= low < high <= TIMESTEPS or not 0 <= chance <= 1:
+        return (
+            f"favoured is {low} {high} {chance:g}; it takes two timesteps, the lower one first, of "
+            f"0 to {TIMESTEPS}, and a chance between 0 and 1."
+        )
+    return None
 
 
 def read_recipe(path: Path, system: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -32,6 +32,7 @@ from training.comfyui import find_comfyui
 from training.data import People
 from training.options import add_recipe_options, make_recipe
 from training.systems import (
+    FACESTUDIO,
     FLASHFACE,
     SYSTEMS,
     WEIGHTS,
@@ -121,6 +122,17 @@ def pictures_of(people: People) -> str:
     return f"{len(counts)} with {sum(counts)} pictures ({digest})"
 
 
+def files_of(options: argparse.Namespace) -> dict[str, str]:
+    """Those that a state does not hold, by their contents; a run goes on with the same ones."""
+    from training.photos.encode import file_hash
+
+    given = {"clip": options.clip, "identity embedder": options.identity_embedder}
+    given["vae of the identity loss"] = options.identity_embedder and options.vae
+    if options.system == FACESTUDIO:  # whose UNet keeps what an earlier stage trained of it
+        given["go on from"] = options.go_on_from
+    return {name: file_hash(path)[:16] if path else "none" for name, path in given.items()}
+
+
 def load_encoders_to_keep(folder: Path, system: str):
     """Tensors and metadata of the frozen encoders that go into the trained file."""
     from training.photos.dataset import encoders_file
@@ -179,6 +191,7 @@ def main(arguments: list[str] | None = None) -> None:
         recipe = make_recipe(system, options)
         checkpoint = load_start(options.checkpoint, system)
         people = load_people(options, checkpoint)
+        photographs = getattr(people, "digest", "")
         people, others = hold_out(people, options.held_out)
         widths = {name: len(value) for name, value in people.picture(0, 0).seen.items()}
         encode_text = load_text_encoder(options.clip)
@@ -206,6 +219,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     try:
         told = {"system": system, "held out": len(others), "people": pictures_of(people)}
+        told |= {"photographs": photographs, **files_of(options)}
         given_too = (options.out, on_save, identity, told)
         trainer = Trainer(networks, people, encode_text, recipe, *given_too)
     except ValueError as error:

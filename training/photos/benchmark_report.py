@@ -109,7 +109,9 @@ def save_benchmark(
     folder: Path, lines: Sequence[str], scores: dict[Subset, Sequence[Score]]
 ) -> None:
     """lines: of `table`."""
-    with open(folder / "pictures.csv", "w", newline="") as file:
+    # Names of people, whatever the system writes; those that are no UTF-8 as they are.
+    path = folder / "pictures.csv"
+    with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(["references", *Score._fields])
         for subset, of_them in scores.items():

@@ -83,7 +83,8 @@ def digest(cases: Sequence[Case]) -> str:
     """
     found = hashlib.sha256()
     for case in cases:
-        parts = [case.name.encode(), case.prompt.encode(), *case.photos]
+        name = case.name.encode(errors="surrogateescape")  # of a folder, and no UTF-8
+        parts = [name, case.prompt.encode(), *case.photos]
         if case.group:
             parts += [b"several people", repr(case.boxes).encode(), case.truth or b"", *case.group]
         for part in parts:

@@ -4,6 +4,7 @@ The trainer draws by (seed, step, group); an index of where every picture lies k
 size of the data, where a stream of shards could not.
 """
 
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -75,6 +76,11 @@ class PeopleInShards:
                     f"{shard.name} is missing or has changed since {INDEX} was written; delete "
                     f"both and run python -m training.photos.encode {folder} --vae FILE."
                 )
+        told = hashlib.sha256(json.dumps(self.names).encode())
+        told.update(np.ascontiguousarray(self._boxes).tobytes())
+        if self._shapes is not None:
+            told.update(np.ascontiguousarray(self._shapes).tobytes())
+        self.digest = told.hexdigest()[:16]  # of who is in the pictures, where, and their shapes
         self._first = np.searchsorted(self._shard, np.arange(len(self._shards)))
         self._seen = self._seen_files(folder, system) if system else []
         is_mixed = self._shapes is not None and (self._shapes != self._shapes[0]).any()
@@ -187,9 +193,12 @@ def people_in_folder(
             faces.append(encoder(framed.face[None].float() / 255)[0])
             boxes.append(framed.box)
             captions.append(photo.caption())
-    return PeopleInMemory(
+    made = PeopleInMemory(
         torch.stack(latents), torch.stack(faces), torch.tensor(boxes), captions, persons
     )
+    used = [(look.name, look.size) for own in people.values() for look in own]
+    made.digest = hashlib.sha256(json.dumps([sizes, used]).encode()).hexdigest()[:16]
+    return made
 
 
 def _shape(latent: Blob) -> tuple[int, int]:

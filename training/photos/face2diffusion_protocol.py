@@ -8,13 +8,17 @@ identity is the cosine to the photograph by the recognition models that are give
 CLIP's; the paper has other models of both, so its numbers are not set beside these.
 """
 
+import logging
 from pathlib import Path
 
 from flashface_core.errors import FlashFaceError
 
 from .cases import SUBJECT, Case, with_subject
 from .evaluation import read_prompts
+from .look import damage
 from .sources import open_source
+
+log = logging.getLogger("flashface.training")
 
 FACES, PROMPTS = 100, 40  # of the paper
 
@@ -28,10 +32,20 @@ def read_protocol(folder: Path, prompts: Path) -> list[Case]:
             f"{SUBJECT} there, as in 'a photo of {SUBJECT} in a forest'."
         )
     faces: dict[str, bytes] = {}
-    for photo in open_source(folder).photos:
+    photos, broken = open_source(folder)
+    for shard, why in broken:
+        log.info("%s is left out: %s.", shard, why)
+    for photo in photos:
         person = photo.person or Path(photo.name).stem
-        if person not in faces:
-            faces[person] = photo.picture.read()
+        if person in faces:
+            continue
+        data = photo.picture.read()
+        if trouble := damage(data):
+            log.info("%s is left out: it cannot be read (%s).", photo.name, trouble)
+        else:
+            faces[person] = data
+    if not faces:
+        raise FlashFaceError(f"No photograph in {folder} can be read; copy them again.")
     return [
         Case(f"{person}_{number:02d}", person, text, (face,))
         for person, face in sorted(faces.items())

@@ -103,6 +103,15 @@ def read_picture(file: Readable) -> Image.Image:
     return picture.convert("RGB")
 
 
+def damage(data: bytes) -> str:
+    """Why a picture file cannot be read; "" where it can."""
+    try:
+        read_picture(io.BytesIO(data))
+    except Exception as error:  # Pillow's formats raise errors of every kind
+        return re.sub(r" <[^>]* at 0x[0-9a-f]+>", "", f"{type(error).__name__}: {error}")
+    return ""
+
+
 def pixels_of(data: bytes) -> torch.Tensor:
     """A picture file as uint8 (H, W, 3)."""
     return torch.from_numpy(np.array(read_picture(io.BytesIO(data))))

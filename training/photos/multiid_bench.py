@@ -25,6 +25,7 @@ from pathlib import Path
 from flashface_core.errors import FlashFaceError
 
 from .cases import Case, Subset
+from .look import damage
 from .sources import PICTURES, Box
 
 log = logging.getLogger("flashface.training")
@@ -38,7 +39,7 @@ FOUR = 4  # photographs of one person
 
 def read_multiid_bench(folder: Path) -> list[Case]:
     """Cases of one to four people. Raises FlashFaceError for a folder in no such layout."""
-    tables = sorted([*folder.glob("data/*.parquet"), *folder.glob("*.parquet")])
+    tables = sorted([*folder.glob("data/[!.]*.parquet"), *folder.glob("[!.]*.parquet")])
     metas = sorted(folder.glob("*/meta.json"))
     indexes = {path: names for names in SUBSETS.values() if (path := _index(folder, names))}
     if tables:
@@ -98,11 +99,16 @@ def _of_row(name: str, row: dict) -> Case | None:
 
 
 def _case(
-    name: str, prompt: str, photos: Sequence[bytes | None], truth: bytes | None, boxes
+    name: str, prompt: str | None, photos: Sequence[bytes | None], truth: bytes | None, boxes
 ) -> Case | None:
     """photos: one of each person. boxes: as they were read. None where a picture is missing."""
     known = [photo for photo in photos if photo]
-    if not truth or not 1 <= len(known) == len(photos) <= MOST:
+    if not isinstance(prompt, str) or not truth:
+        return None
+    if not 1 <= len(known) == len(photos) <= MOST:
+        return None
+    if trouble := next(filter(None, map(damage, (truth, *known))), ""):
+        log.info("%s is left out: a picture of it cannot be read (%s).", name, trouble)
         return None
     if len(known) == 1:
         return Case(name, name, prompt, (known[0],), truth)
@@ -139,6 +145,7 @@ def _in_index(index: Path, names: tuple[str, ...]) -> Iterator[Case | None]:
     for entry in _json(index, list):
         try:
             prompt, photos, truth = entry["prompt"], entry["image_paths"], entry["ori_img_path"]
+            photos, truth = [Path(photo).as_posix() for photo in photos], Path(truth).as_posix()
         except (KeyError, TypeError) as error:
             raise FlashFaceError(
                 f"{index.name} has an entry without prompt, image_paths or ori_img_path; lay the "
@@ -176,7 +183,9 @@ def pictures_in(folder: Path, pattern: str = "*") -> list[Path]:
     return sorted(
         path
         for path in folder.glob(f"{pattern}.*")
-        if path.suffix.lower().lstrip(".") in PICTURES and path.is_file()
+        if path.suffix.lower().lstrip(".") in PICTURES
+        and not path.name.startswith(".")  # hidden, like macOS's ._ files
+        and path.is_file()
     )
 
 
@@ -187,9 +196,15 @@ def add_photos(cases: list[Case], folder: Path) -> list[Case]:
     """
     found = []
     for case in cases:
-        more = pictures_in(folder / case.name)[: FOUR - 1]
-        if len(more) == FOUR - 1:
-            photos = (*case.photos[:1], *(path.read_bytes() for path in more))
+        more: list[bytes] = []
+        for path in pictures_in(folder / case.name):
+            data = path.read_bytes()
+            if trouble := damage(data):
+                log.info("%s is left out: it cannot be read (%s).", path, trouble)
+            else:
+                more.append(data)
+        if len(more) >= FOUR - 1:
+            photos = (*case.photos[:1], *more[: FOUR - 1])
             found.append(case._replace(photos=photos))
     if not found:
         raise FlashFaceError(

@@ -180,7 +180,8 @@ def _write_reports(out: Path, report: dict, dropped: list[Dropped]) -> None:
     # report.json is the last file of a finished run.
     for name, text in ((REPORT_CSV, table.getvalue()), (REPORT_JSON, json.dumps(report, indent=2))):
         unfinished = out / f"{name}.part"
-        unfinished.write_text(text, encoding="utf-8", newline="\n")
+        # Names of files may be no UTF-8; they are written as the bytes that they are.
+        unfinished.write_text(text, encoding="utf-8", errors="surrogateescape", newline="\n")
         unfinished.replace(out / name)
 
 
