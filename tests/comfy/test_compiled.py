@@ -48,6 +48,13 @@ def bench(tmp_path_factory):
     return bench.using(model=by_pytorch(bench.model))
 
 
+@pytest.fixture
+def processor_at_its_word():
+    """Inductor compiles no program for everything that the processor may be able to do."""
+    with torch._inductor.config.patch({"cpp.vec_isa_ok": True}):
+        yield
+
+
 def photos(*weights: float, seeds=(1, 2)):
     return person(*seeds, weights=weights or (1.0, 1.0))
 
@@ -232,9 +239,7 @@ def test_all_systems_on_one_model_are_compiled_together(bench, is_first):
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++") and not shutil.which("clang++"), reason="no compiler")
 @pytest.mark.parametrize("system", [FLASHFACE, OWN_ATTENTION, FUSION])
-def test_inductor_draws_the_same_within_its_own_rounding(bench, system, monkeypatch):
-    # Takes the processor at its word instead of compiling a program for everything it can do.
-    monkeypatch.setattr(torch._inductor.config.cpp, "vec_isa_ok", True)
+def test_inductor_draws_the_same_within_its_own_rounding(bench, system, processor_at_its_word):
     model = compile_node(bench.model, "inductor")
     plain = bench.plain()
     rounding = relative_error(bench.plain(model).sample(), plain.sample())
