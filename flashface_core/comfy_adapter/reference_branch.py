@@ -49,7 +49,8 @@ def add_reference_branch(executor, model, conds, x_in, timestep, model_options, 
     step: Step | None = options.get(FLASHFACE.step)
     role = FLASHFACE.role
     index = next((i for i, c in enumerate(conds) if c and c[0].get(role) == "positive"), None)
-    if step is None or not step.branches.is_pending or index is None:
+    is_asked = step is not None and step.branches.is_pending and x_in.shape == step.branches.shape
+    if step is None or not is_asked or index is None:
         return executor(model, conds, x_in, timestep, model_options, *args, **kwargs)
     branches = step.branches
     branches.is_pending = False

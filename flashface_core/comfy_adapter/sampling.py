@@ -116,7 +116,8 @@ def _make_step(
         )
     alike = features, x.shape, x.dtype, x.device
     places = run.keep("places", alike, lambda: place_tensors(features, x))
-    return Step(plan, references, places, Branches(options.get("context_handler") is None))
+    branches = Branches(options.get("context_handler") is None, x.shape)
+    return Step(plan, references, places, branches)
 
 
 def _with_face(

@@ -67,11 +67,13 @@ FLASHFACE = System(KEY, "FlashFace Apply")
 class Branches:
     """What the wrapper around a step and the one around its cond lists tell each other.
 
+    shape: of the whole picture; a node may have pieces of it computed first, whose y is none.
     is_pending: y and y_ref are still to come. Context windows cut the picture inside of
     calc_cond_batch, where y is a piece of it; they are never pending.
     """
 
     is_pending: bool
+    shape: torch.Size
     reference_conds: list[dict] | None = None
     y: torch.Tensor | None = None
     y_ref: torch.Tensor | None = None

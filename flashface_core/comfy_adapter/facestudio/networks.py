@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import comfy.conds
 import torch
 from torch.nn.functional import normalize
 
@@ -109,7 +110,7 @@ class FaceStudio(ManagedNetworks[Networks]):
         options: dict[str, Any] = {SOURCE: self.source}
         mark_as_needing_apply(options, self.name)
         if where is not None:
-            options[PEOPLE] = where
+            options["model_conds"][PEOPLE] = comfy.conds.CONDConstant(where)
         return [[join_tokens(guidance), options]], [[join_tokens(null), dict(options)]]
 
     def _face(self, person: Identity, detector: Detector | None) -> torch.Tensor:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 WITHOUT = "regions: every part of it attends to everybody"
 KEY = "facestudio"
 NODE = "FaceStudio Apply"
-PEOPLE = "facestudio_people"  # in a CONDITIONING's options
+PEOPLE = "facestudio_people"  # among the model_conds of a CONDITIONING; in a step, in a cond dict
 REGIONS, TOKENS = "facestudio_regions", "facestudio_tokens"  # what goes with every row
 PICTURE = "facestudio_picture"  # size of what is sampled, where core cuts it into windows
 ROWS = "facestudio_rows"
@@ -112,9 +112,8 @@ def attach_people(model: "ModelPatcher") -> None:
         (WrappersMP.APPLY_MODEL, find_rows),
     ):
         model.add_wrapper_with_key(kind, KEY, wrapper)
-    patches = make_cross_attention_patches(KEY, INPUTS, select_people)
-    model.set_model_attn2_patch(_where_rows_are(patches.patches["attn2_patch"]))
-    model.set_model_attn2_output_patch(patches.patches["attn2_output_patch"])
+    model.set_model_attn2_patch(KEEP_INPUTS)
+    model.set_model_attn2_output_patch(PATCHES["attn2_output_patch"])
 
 
 def _where_rows_are(keep_inputs):
@@ -147,8 +146,16 @@ def mark_call(executor, model, conds, x_in, timestep, model_options, *args, **kw
 def _marked(conds: list[dict] | None, x: torch.Tensor, options: dict) -> list[dict] | None:
     """The conds without the mark that asks for Apply; those of people with places are copies whose
     rows carry the regions of x."""
-    conds = conds and [without_mark(cond) for cond in conds]
+    conds = conds and [_with_people(without_mark(cond)) for cond in conds]
     return conds and [_with_row(c, x, options) if PEOPLE in c else c for c in conds]
+
+
+def _with_people(cond: dict) -> dict:
+    """Core gives areas of one prompt to the other with the other's model_conds, and nothing else of
+    it: up to here the people are among these."""
+    given = dict(cond.get("model_conds", {}))
+    people = given.pop(PEOPLE, None)
+    return cond if people is None else {**cond, PEOPLE: people.cond, "model_conds": given}
 
 
 def _with_row(cond: dict, x: torch.Tensor, options: dict) -> dict:
@@ -179,7 +186,8 @@ def find_rows(executor, x, t, c_concat, c_crossattn, control, transformer_option
             say_piece(NODE, x, options, WITHOUT)
         else:
             rows = Rows(here, tokens, cross_attentions(plain_unet(executor.class_obj)), {})
-            options = with_actions({**options, ROWS: rows}, {KEY: select_people})
+            options = {**options, ROWS: rows, "patches": _next_to_attention(options["patches"])}
+            options = with_actions(options, {KEY: select_people})
     return call_unet(executor, x, t, c_concat, c_crossattn, control, options, **kwargs)
 
 
@@ -201,6 +209,19 @@ def select_people(tensors, extra_options):
     people = rows.regions.shape[1]
     own = attend_to_identities(q, k, v, identities, attn.heads, people, rows.tokens, attention)
     return attn.to_out(own) + (n - attn.to_out(attention(q, k, v, attn.heads)))
+
+
+PATCHES = make_cross_attention_patches(KEY, INPUTS, select_people).patches
+KEEP_INPUTS = _where_rows_are(PATCHES["attn2_patch"])
+
+
+def _next_to_attention(patches: dict[str, list]) -> dict[str, list]:
+    """Ours is the last to see what goes in and the first to see what comes out, whatever was put on
+    MODEL before and after Apply."""
+    act = PATCHES["attn2_output_patch"]
+    before = [one for one in patches["attn2_patch"] if one is not KEEP_INPUTS]
+    behind = [one for one in patches["attn2_output_patch"] if one is not act]
+    return {**patches, "attn2_patch": [*before, KEEP_INPUTS], "attn2_output_patch": [act, *behind]}
 
 
 def cross_attentions(unet: Any) -> dict[Site, Any]:

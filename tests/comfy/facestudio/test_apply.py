@@ -63,7 +63,7 @@ def test_face_and_style_change_the_picture(model, studio):
 @pytest.mark.parametrize("place", [None, LEFT])
 def test_one_person_is_the_plain_attention_exactly(tiny, model, studio, place):
     conds = encode(studio, person(1, place=place))
-    assert all(PEOPLE not in options for ((_, options),) in conds)
+    assert all(PEOPLE not in options["model_conds"] for ((_, options),) in conds)
     bare = tiny[0].clone()
     bare.add_patches({f"diffusion_model.{k}": ("set", (v,)) for k, v in studio.unet.items()})
     assert torch.equal(predict(model, conds), predict(bare, for_any_model(conds)))

@@ -31,7 +31,8 @@ from support.facestudio_pictures import (
 from support.harness import relative_error
 from support.image_prompt import image_prompt
 from support.photos import identity as photo_identity
-from support.sampling import empty_latent, ksampler, noise
+from support.sampling import NEGATIVE, empty_latent, ksampler, noise
+from support.systems import EARLY, LATE, STUDIO, Graph, in_halves
 
 import nodes
 
@@ -256,3 +257,19 @@ def test_half_precision_weights_draw_nearly_the_same(tiny, model, studio, tmp_pa
     assert got.isfinite().all()
     error = relative_error(got, expected)
     assert error < 3e-2 and error < relative_error(predict(model, another), expected) / 2
+
+
+@pytest.mark.parametrize("timestep", [EARLY, LATE], ids=["early", "late"])
+@pytest.mark.parametrize("who", ["positive", "negative"])
+def test_an_area_of_one_prompt_takes_the_others_people_along(bench, who, timestep):
+    """Core gives it to the other prompt, with that one's model_conds and nothing else of it."""
+    graph = bench.graph(STUDIO, *in_halves())
+    positive, negative = graph.positive, NEGATIVE
+    set_area = nodes.ConditioningSetArea().append
+    top = [set_area(c, 128, 64, 0, 0, 1.0)[0] for c in (positive, negative)]
+    both = Graph(graph.model, positive + top[0], negative + top[1])  # core has nothing to give
+    if who == "positive":
+        given = Graph(graph.model, positive + top[0], negative)
+    else:
+        given = Graph(graph.model, positive, negative + top[1])
+    assert relative_error(given.step(timestep), both.step(timestep)) <= 1e-5
