@@ -1,5 +1,6 @@
 """FaceStudioApply on the shipped tiny MODEL: UNet tensors, and everyone's own region."""
 
+import comfy.model_management
 import pytest
 import torch
 from flashface_pack.flashface_core.comfy_adapter.facestudio.people import (
@@ -34,6 +35,7 @@ import nodes
 
 
 def test_the_tensors_of_the_file_are_the_models_and_unpatching_restores_them(tiny, studio):
+    comfy.model_management.unload_all_models()  # a clone of another test may have patched it
     before, held = snapshot(tiny[0]), containers(tiny[0])
     weights = {key: value.to("cpu", copy=True) for key, value in tiny[0].model.state_dict().items()}
     model = apply(tiny[0], studio)
