@@ -121,8 +121,7 @@ def draw_cases(
             continue
         given = system.condition(identity, case)
         place = (given.model, vae, given.positive, given.negative, 1)
-        name = case.name.encode(errors="surrogateescape")
-        noise = seed * 10**6 + crc32(name) % 10**6
+        noise = seed * 10**6 + crc32(case.name_bytes) % 10**6
         with torch.no_grad():
             (picture,) = sample(*place, noise, system.settings, system.size)
         unfinished = path.with_suffix(".unfinished")

@@ -34,6 +34,11 @@ class Case(NamedTuple):
         return len(self.group) or 1
 
     @property
+    def name_bytes(self) -> bytes:
+        """Of a folder, and so maybe no UTF-8."""
+        return self.name.encode(errors="surrogateescape")
+
+    @property
     def plain_prompt(self) -> str:
         """For text encoders that know nobody."""
         return self.prompt.replace(SUBJECT, ANYBODY)
@@ -83,8 +88,7 @@ def digest(cases: Sequence[Case]) -> str:
     """
     found = hashlib.sha256()
     for case in cases:
-        name = case.name.encode(errors="surrogateescape")  # of a folder, and no UTF-8
-        parts = [name, case.prompt.encode(), *case.photos]
+        parts = [case.name_bytes, case.prompt.encode(), *case.photos]
         if case.group:
             parts += [b"several people", repr(case.boxes).encode(), case.truth or b"", *case.group]
         for part in parts:

@@ -57,9 +57,7 @@ def look_at(photo: Photo, detector: Detector) -> PhotoScan:
     try:
         picture = read_photo(photo)
     except Exception as error:  # Pillow's formats raise errors of every kind for damaged data
-        # An address in memory would make two runs differ.
-        reason = re.sub(r" <[^>]* at 0x[0-9a-f]+>", "", f"{type(error).__name__}: {error}")
-        return PhotoScan(name, size, error=reason)
+        return PhotoScan(name, size, error=_reason(error))
     pixels = torch.from_numpy(np.array(picture))
     found = detector.find(pixels)
     if len(found) != 1:
@@ -108,8 +106,13 @@ def damage(data: bytes) -> str:
     try:
         read_picture(io.BytesIO(data))
     except Exception as error:  # Pillow's formats raise errors of every kind
-        return re.sub(r" <[^>]* at 0x[0-9a-f]+>", "", f"{type(error).__name__}: {error}")
+        return _reason(error)
     return ""
+
+
+def _reason(error: Exception) -> str:
+    # An address in memory would make two runs differ.
+    return re.sub(r" <[^>]* at 0x[0-9a-f]+>", "", f"{type(error).__name__}: {error}")
 
 
 def pixels_of(data: bytes) -> torch.Tensor:

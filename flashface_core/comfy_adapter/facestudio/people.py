@@ -186,7 +186,11 @@ def find_rows(executor, x, t, c_concat, c_crossattn, control, transformer_option
             say_piece(NODE, x, options, WITHOUT)
         else:
             rows = Rows(here, tokens, cross_attentions(plain_unet(executor.class_obj)), {})
-            options = {**options, ROWS: rows, "patches": _next_to_attention(options["patches"])}
+            options = {
+                **options,
+                ROWS: rows,
+                "patches": _next_to_attention(options.get("patches", {})),
+            }
             options = with_actions(options, {KEY: select_people})
     return call_unet(executor, x, t, c_concat, c_crossattn, control, options, **kwargs)
 
@@ -219,8 +223,8 @@ def _next_to_attention(patches: dict[str, list]) -> dict[str, list]:
     """Ours is the last to see what goes in and the first to see what comes out, whatever was put on
     MODEL before and after Apply."""
     act = PATCHES["attn2_output_patch"]
-    before = [one for one in patches["attn2_patch"] if one is not KEEP_INPUTS]
-    behind = [one for one in patches["attn2_output_patch"] if one is not act]
+    before = [one for one in patches.get("attn2_patch", ()) if one is not KEEP_INPUTS]
+    behind = [one for one in patches.get("attn2_output_patch", ()) if one is not act]
     return {**patches, "attn2_patch": [*before, KEEP_INPUTS], "attn2_output_patch": [act, *behind]}
 
 
