@@ -250,12 +250,13 @@ def together(people: list[int], number: int) -> Image.Image:
     return picture
 
 
-def write_bench(folder: Path) -> dict[str, list[int]]:
-    """As it is downloaded; the people of every case."""
+def write_bench(folder: Path, least: int = 1) -> dict[str, list[int]]:
+    """As it is downloaded, without cases of fewer than `least` people; the people of every case."""
     pa = pytest.importorskip("pyarrow", reason="the published table is a parquet file")
     from pyarrow import parquet
 
     people = {"0001": [1], "0002": [2, 3], "0003": [4, 5, 6], "0004": [7, 8, 9, 10]}
+    people = {name: own for name, own in people.items() if len(own) >= least}
     rows = [
         {
             "GT": {"bytes": encoded(together(own, 0), "PNG"), "path": None},
@@ -336,3 +337,20 @@ def test_pictures_of_several_people_by_another_pack_may_be_missing(models, model
     together([4, 5, 6], 0).save(out / "people_3_4" / "0003" / PICTURE)
     with pytest.raises(SystemExit, match=r"1 of 2 pictures are missing, .*0004/out\.png"):
         evaluate.main(command)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (["--most-people", 1], "has no case of 1 people or fewer; give a larger --most-people"),
+        (["--more-photos", "more"], "has no case of one person, to which --more-photos adds"),
+    ],
+)
+def test_an_option_about_cases_that_are_not_there(option, said, model_pack, tmp_path):
+    write_bench(tmp_path / "bench", least=2)
+    (tmp_path / "more").mkdir()
+    option = [tmp_path / value if value == "more" else value for value in option]
+    given = ["--multiid-bench", tmp_path / "bench", *option, "--out", tmp_path / "out"]
+    command = [*given, "--system", "ipadapter", "--model-pack", model_pack]
+    with pytest.raises(SystemExit, match=said):
+        evaluate.main(list(map(str, command)))

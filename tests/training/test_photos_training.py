@@ -20,6 +20,7 @@ pytest.importorskip("facenet_pytorch", reason="these tests find faces with MTCNN
 pytest.importorskip("skimage", reason="the photographs come with it")
 
 from photographs import SIZES, prepared
+from support.photographs import add, astronaut, cameraman, different, make_shard
 
 from flashface_core.errors import FlashFaceError
 from flashface_core.faces.detect import MtcnnDetector
@@ -51,6 +52,17 @@ def test_people_in_shards_are_the_photographs_encoded(data, source, vae):
             torch.testing.assert_close(got.reference.float(), expected.reference, rtol=0, atol=0.02)
             error = (got.latent - expected.latent).abs().mean() / expected.latent.abs().mean()
             assert error < 0.05
+
+
+def test_photographs_in_memory_tell_what_is_left_out(vae, tmp_path, caplog):
+    make_shard(tmp_path / "0.tar", {"anna": different(astronaut())})
+    make_shard(tmp_path / "1.tar", {"carl": different(cameraman())}, cut=12_000)
+    add(tmp_path, "anna/broken.png", b"no picture")
+    with caplog.at_level("INFO"):
+        people = people_in_folder(tmp_path, MtcnnDetector(), encode.load_encoder(vae), SIZES)
+    assert [people.count(person) for person in range(len(people))] == [3, 2]
+    assert "1.tar is left out: " in caplog.text
+    assert "anna/broken.png is left out: " in caplog.text
 
 
 def test_samples_from_shards_follow_from_seed_step_and_group(data):

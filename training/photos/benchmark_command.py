@@ -164,10 +164,20 @@ def _cases(options: argparse.Namespace) -> dict:
             log.info("The paper has %d x %d.", FACES, PROMPTS)
         return {Subset(): cases}
     found = subsets_of(read_multiid_bench(options.multiid_bench), options.most_people or PEOPLE[-1])
+    if not found:
+        raise FlashFaceError(
+            f"{options.multiid_bench} has no case of {options.most_people} people or fewer; give a "
+            "larger --most-people."
+        )
     for subset, cases in found.items():
         people = "one person" if subset.people == (1,) else subset.label
         log.info("%d cases of %s", len(cases), people)
-    if options.more_photos and (alone := found.pop(Subset(), None)):
+    if options.more_photos:
+        if (alone := found.pop(Subset(), None)) is None:
+            raise FlashFaceError(
+                f"{options.multiid_bench} has no case of one person, to which --more-photos adds "
+                "photographs; leave it out."
+            )
         more = add_photos(alone, options.more_photos)
         found = {Subset(): alone, Subset(references=FOUR): more, **found}
     return found

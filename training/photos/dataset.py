@@ -7,6 +7,7 @@ size of the data, where a stream of shards could not.
 import hashlib
 import io
 import json
+import logging
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,8 @@ from .look import look_at
 from .select import DEFAULT_LIMITS, Limits, select
 from .shards import Blob, read_shard
 from .sources import open_source
+
+log = logging.getLogger("flashface.training")
 
 LATENTS, INDEX = "latents-*.tar", "index.npz"
 SEEN = "seen-*"  # of every system
@@ -169,10 +172,13 @@ def people_in_folder(
     source: Path, detector, encoder, sizes: Sizes, limits: Limits = DEFAULT_LIMITS
 ) -> PeopleInMemory:
     """A few people straight from their photographs, with nothing written; what prepare would keep.
+    What is left out is logged.
 
     Raises FlashFaceError where no person has two usable photographs.
     """
-    photos, _ = open_source(source)
+    photos, broken = open_source(source)
+    for shard, why in broken:
+        log.warning("%s is left out: %s.", shard, why)
     looks = [look_at(photo, detector) for photo in tqdm(photos, desc="Finding faces")]
     people, dropped = select(looks, [photo.person for photo in photos], limits)
     if not people:
@@ -181,6 +187,8 @@ def people_in_folder(
             f"No person in {source} has two usable photographs ({reasons}); run python -m "
             "training.photos.prepare, whose report.csv lists why."
         )
+    for one in dropped:
+        log.info("%s is left out: %s.", one.name, " ".join(filter(None, (one.reason, one.detail))))
     by_name = {photo.name: photo for photo in photos}
     latents, faces, boxes, captions, persons = [], [], [], [], []
     for own in tqdm(people.values(), desc="Encoding", unit="person"):
