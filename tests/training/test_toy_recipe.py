@@ -16,6 +16,7 @@ from support.harness import load_flashface
 from support.tools import ROOT
 
 from flashface_core.comfy_adapter.flashface.tiny import FOLDER, load_vae
+from training.tiny import make
 from training.tiny.base_file import load_base
 from training.tiny.probes import load_probes
 from training.tiny.recipe import ToyRecipe, read_recipe, run
@@ -36,20 +37,11 @@ SHORT = ToyRecipe(
 )
 
 
-def make(out, recipe, *more) -> None:
+def make_in_two_processes(out, recipe) -> None:
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    make = ["-m", "training.tiny.make", "--out", out, "--recipe", recipe]
     done = subprocess.run(
-        [
-            sys.executable,
-            *launch,
-            "-m",
-            "training.tiny.make",
-            "--out",
-            out,
-            "--recipe",
-            recipe,
-            *more,
-        ],
+        [sys.executable, *launch, *make],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
         capture_output=True,
@@ -63,7 +55,7 @@ def make(out, recipe, *more) -> None:
 def test_one_command_makes_everything_and_goes_on_where_it_was(tmp_path):
     recipe, out = tmp_path / "recipe.json", tmp_path / "made"
     recipe.write_text(json.dumps(dataclasses.asdict(SHORT)))
-    make(out, recipe)
+    make_in_two_processes(out, recipe)
     base = load_base(out / "base_tiny.safetensors")
     assert torch.equal(base.target["out.2.weight"], base.reference["out.2.weight"])
     model, net = load_flashface(out / "flashface_tiny.safetensors", "fp32")
@@ -82,14 +74,15 @@ def test_one_command_makes_everything_and_goes_on_where_it_was(tmp_path):
     begun.mkdir()
     for name in ("vae_tiny.safetensors", "base_tiny.safetensors"):
         shutil.copy(out / name, begun / name)
-    make(again, recipe, "--until", "base", "--go-on-from", begun)
+    given = ["--recipe", recipe, "--until", "base", "--go-on-from", begun]
+    make.main(list(map(str, ["--out", again, *given])))
     assert not (again / "flashface_tiny.safetensors").exists()
     further = load_base(again / "base_tiny.safetensors")
     change = (further.target["out.2.weight"] - base.target["out.2.weight"]).abs().max()
     assert 0 < change < 0.05
 
     before = {path: path.stat().st_mtime_ns for path in out.glob("*.safetensors")}
-    make(out, recipe)
+    make.main(["--out", str(out), "--recipe", str(recipe)])
     assert {path: path.stat().st_mtime_ns for path in out.glob("*.safetensors")} == before
 
 

@@ -25,7 +25,7 @@ from training.comfyui import find_comfyui
 from training.options import PRECISIONS
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -42,7 +42,7 @@ def main() -> None:
         "of base and flashface; default: the recipe's. bf16: 0.6 of the time on CPUs that have it"
     )
     parser.add_argument("--precision", choices=PRECISIONS, help=told)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     cpu = not torch.cuda.is_available()
     find_comfyui(cpu)
