@@ -1,5 +1,6 @@
 """Whether anything but this pack looks at the rows of a UNet call."""
 
+from comfy.controlnet import T2IAdapter
 from comfy.patcher_extension import WrappersMP
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 
@@ -14,9 +15,20 @@ def others_look_at_rows(model_options: dict, conds: list) -> bool:
     another: patches, wrappers, replaced attention, hooks of a prompt."""
     if "model_function_wrapper" in model_options:
         return True
-    if any("hooks" in cond for listed in conds for cond in listed or ()):
-        return True
+    for cond in (cond for listed in conds for cond in listed or ()):
+        if "hooks" in cond or _counts_rows(cond.get("control")):
+            return True
     return others_patch(model_options["transformer_options"])
+
+
+def _counts_rows(control) -> bool:
+    """Core's T2I adapter keeps hints of several pictures at the row count that it saw first."""
+    while control is not None:
+        hint = getattr(control, "cond_hint_original", None)
+        if isinstance(control, T2IAdapter) and hint is not None and len(hint) > 1:
+            return True
+        control = control.previous_controlnet
+    return False
 
 
 def others_patch(options: dict) -> bool:

@@ -1,6 +1,7 @@
 """The branch y_ref: the positive prompt once more, with the face, beside the guider's own."""
 
 import uuid
+from collections.abc import Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import torch
 from .other_packs import others_look_at_rows
 from .row_conds import mark_conds, say_once
 from .shared_encoder import mark_twins
-from .step import FLASHFACE, Branches, Step, System
+from .step import FLASHFACE, Branches, Run, Step, System
 
 if TYPE_CHECKING:
     from comfy.samplers import CFGGuider
@@ -35,7 +36,11 @@ def reference_conds(
         )
     marked = mark_conds(system, positive, "reference", strength, step, x)
     # Core's EasyCache keeps its differences per uuid: y and y_ref must not share one.
-    return marked and [{**c, "uuid": uuid.uuid5(c["uuid"], system.step)} for c in marked]
+    return marked and with_own_uuids(marked)
+
+
+def with_own_uuids(listed: list[dict]) -> list[dict]:
+    return [{**cond, "uuid": uuid.uuid5(cond["uuid"], FLASHFACE.step)} for cond in listed]
 
 
 def add_reference_branch(executor, model, conds, x_in, timestep, model_options, *args, **kwargs):
@@ -59,19 +64,45 @@ def add_reference_branch(executor, model, conds, x_in, timestep, model_options, 
         return executor(model, lists, x_in, timestep, model_options, *args, **kwargs)
 
     reference = branches.reference_conds
-    if reference is not None:
-        tell_easycache(options, conds[index], reference)
     is_apart = reference is not None and others_look_at_rows(model_options, conds)
+    is_beside = reference is not None and not is_apart
+    if is_beside:
+        tell_easycache(options, conds[index], reference)
     random = random_state(x_in.device)
-    results = call(conds if is_apart or reference is None else mark_twins(conds, index, reference))
+    results = call(mark_twins(conds, index, reference) if is_beside else conds)
     branches.y = results[index].clone()
-    if is_apart:
+
+    def call_again():
+        # With other uuids: to EasyCache it would be the next step, in which nothing has changed.
+        lists = [reference if i == index else c and with_own_uuids(c) for i, c in enumerate(conds)]
         with drawing_again(random, x_in.device):
-            again = call([reference if i == index else c for i, c in enumerate(conds)])
-        branches.y_ref = again[index]
-    elif reference is not None:
+            return call(lists)[index]
+
+    if is_apart:
+        branches.y_ref = unless_skipped(call_again, branches.y, model, timestep, options)
+    elif is_beside:
         branches.y_ref = results[-1]
     return results[: len(conds)]
+
+
+def unless_skipped(
+    call: Callable[[], torch.Tensor], y: torch.Tensor, model, timestep, options: dict
+) -> torch.Tensor:
+    """y_ref by a call of its own. Where core's EasyCache has made up y of this step, what the face
+    changed last, as EasyCache itself would: a y_ref of now beside a y of before is not the face."""
+    cache = options.get("easycache")
+    if not hasattr(cache, "uuid_cache_diffs"):  # none, or LazyCache, which skips whole steps
+        return call()
+    run: Run = options.get(FLASHFACE.run) or Run()
+    # What one unit of the network's output is in the clean picture.
+    unit = model.model_sampling.calculate_denoised(
+        timestep, torch.ones_like(y), torch.zeros_like(y)
+    )
+    if cache.skip_current_step:
+        return y if run.face is None else y + unit * run.face
+    y_ref = call()
+    run.face = (y_ref - y) / unit
+    return y_ref
 
 
 def tell_easycache(options: dict, positive: list[dict], reference: list[dict]) -> None:
@@ -109,9 +140,16 @@ def ask_for_branches(guider: "CFGGuider", x, timestep, model_options, branches: 
 
     if others_look_at_rows(model_options, lists):
         random = random_state(x.device)
-        results = call(lists[:1])
-        with drawing_again(random, x.device):
-            results += call(lists[1:]) if lists[1:] else []
+        (branches.y,) = call(lists[:1])
+
+        def call_again():
+            with drawing_again(random, x.device):
+                return call(lists[1:])[0]
+
+        if lists[1:]:
+            options = model_options["transformer_options"]
+            branches.y_ref = unless_skipped(
+                call_again, branches.y, guider.inner_model, timestep, options
+            )
     else:
-        results = call(lists)
-    branches.y, branches.y_ref = (*results, None)[:2]
+        branches.y, branches.y_ref = (*call(lists), None)[:2]

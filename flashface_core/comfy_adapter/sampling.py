@@ -28,7 +28,7 @@ log = logging.getLogger("flashface")
 
 def make_run(system: System):
     def outer_sample(executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
-        """OUTER_SAMPLE: say it when a guider bypasses our steps."""
+        """OUTER_SAMPLE: say it when a guider, or another node, bypasses our steps."""
         guider = executor.class_obj
         options = guider.model_options.setdefault("transformer_options", {})
         run = Run()  # of this run: the guider has cloned its options
@@ -40,6 +40,12 @@ def make_run(system: System):
                 "%s had no effect: %s does not call ComfyUI's predict_noise.",
                 system.node,
                 type(guider).__name__,
+            )
+        elif run.needed and not run.called:
+            log.warning(
+                "%s had no effect: a node on this MODEL runs the UNet in its own way, without "
+                "ComfyUI's apply_model (as DeepCache does); remove it.",
+                system.node,
             )
         return result
 
@@ -107,6 +113,7 @@ def _make_step(
 ) -> Step:
     references = None
     if plan.needs_features:
+        run.needed = True
         net: PhotoEncoder = features.net
         at = net.reference_timestep(t)
         references = run.keep(

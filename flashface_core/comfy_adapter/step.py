@@ -129,11 +129,15 @@ class Step:
 class Run:
     """One sampling run: whether the steps came by, and what is the same from step to step.
 
-    Samplers of higher order ask for most noise levels twice in a row. called: the UNet was.
+    Samplers of higher order ask for most noise levels twice in a row. needed: some step is to show
+    the face. called: the UNet was. face: y_ref - y, as the network's output, where it was computed
+    last beside EasyCache.
     """
 
     reached: bool = False
+    needed: bool = False
     called: bool = False
+    face: torch.Tensor | None = None
     _kept: dict[Hashable, tuple[Any, Any]] = field(default_factory=dict)
 
     def keep(self, what: Hashable, key: Any, compute: Callable[[], _Kept]) -> _Kept:
