@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 import torch
 from torch.nn.functional import interpolate
@@ -9,6 +10,7 @@ from torch.nn.functional import interpolate
 from ..errors import FlashFaceError
 
 PIXELS_PER_LATENT = 8
+Share = float | Fraction
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +54,8 @@ class Place:
                 f"height {height:g} as fractions, where the picture is 0 to 1."
             )
 
-    def boxes(self) -> list[tuple[float, float, float, float]]:
-        """(x1, y1, x2, y2) as fractions, one per mask, or the one of the box."""
+    def boxes(self) -> list[tuple[Share, Share, Share, Share]]:
+        """(x1, y1, x2, y2) as fractions, one per mask, exact, or the one of the box."""
         if self.mask is None:
             x, y, width, height = self.box
             return [(x, y, x + width, y + height)]
@@ -61,8 +63,9 @@ class Place:
         height, width = self.mask.shape[-2:]
         for mask in self.mask:
             rows, columns = mask.any(1).nonzero(), mask.any(0).nonzero()
-            left, right = columns[0].item() / width, (columns[-1].item() + 1) / width
-            boxes.append((left, rows[0].item() / height, right, (rows[-1].item() + 1) / height))
+            x = [Fraction(int(n), width) for n in (columns[0], columns[-1] + 1)]
+            y = [Fraction(int(n), height) for n in (rows[0], rows[-1] + 1)]
+            boxes.append((x[0], y[0], x[1], y[1]))
         return boxes
 
     def position_mask(self, height: int, width: int) -> torch.Tensor:
@@ -82,7 +85,7 @@ class Place:
         return resized[:, 0]
 
 
-def position_mask(box: tuple[float, ...], height: int, width: int) -> torch.Tensor:
+def position_mask(box: tuple[Share, ...], height: int, width: int) -> torch.Tensor:
     """The face-position mask of a box (x1, y1, x2, y2) in fractions, float (height, width).
 
     A square of the longer side, anchored at the top left, on the 8x canvas, sampled [::8, ::8]
@@ -91,7 +94,7 @@ def position_mask(box: tuple[float, ...], height: int, width: int) -> torch.Tens
     return box_mask(box, height, width, square=True)
 
 
-def box_mask(box: tuple[float, ...], height: int, width: int, square: bool) -> torch.Tensor:
+def box_mask(box: tuple[Share, ...], height: int, width: int, square: bool) -> torch.Tensor:
     canvas_width, canvas_height = PIXELS_PER_LATENT * width, PIXELS_PER_LATENT * height
     x1, x2 = int(box[0] * canvas_width), int(box[2] * canvas_width)
     y1, y2 = int(box[1] * canvas_height), int(box[3] * canvas_height)

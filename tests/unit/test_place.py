@@ -29,6 +29,20 @@ def test_box_to_position_mask(box, size, expected):
 
 
 @pytest.mark.parametrize(
+    ("width", "left", "side"),
+    [(832, 120, 128), (832, 424, 256), (896, 488, 128), (1216, 424, 256), (1344, 408, 256)],
+)
+def test_a_painted_square_is_the_square_of_as_many_latent_pixels(width, left, side):
+    """Fractions of these widths are no binary numbers."""
+    painted = torch.zeros(1, width, width)
+    painted[:, 104 : 104 + side, left : left + side] = 1
+    place = Place((0.0, 0.0, 1.0, 1.0), mask_to_bool(painted))
+    (mask,) = place.position_mask(width // 8, width // 8)
+    first, last = (104, left), (104 + side, left + side)
+    assert extent(mask) == (first[0] // 8, last[0] // 8 - 1, first[1] // 8, last[1] // 8 - 1)
+
+
+@pytest.mark.parametrize(
     ("box", "words"),
     [
         ((1.0, 0.1, 0.3, 0.3), "outside the picture"),
