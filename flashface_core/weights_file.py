@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import secrets
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -74,20 +75,41 @@ def _read_pickle(path: Path, published: str):
 
 
 def save_whole(
-    tensors: Mapping[str, torch.Tensor], path: str | Path, metadata: Mapping[str, str] | None = None
+    tensors: Mapping[str, torch.Tensor],
+    path: str | Path,
+    metadata: Mapping[str, str] | None = None,
+    replace: bool = True,
 ) -> None:
-    """A safetensors file that appears under its name only when it is complete. Raises OSError."""
+    """A safetensors file that appears under its name only when it is complete.
+
+    Raises OSError; without `replace` FileExistsError for a name that is taken, also where another
+    process takes it meanwhile.
+    """
     path = Path(path)
-    unfinished = path.with_name(path.name + ".part")
+    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
         contiguous = {name: value.contiguous() for name, value in tensors.items()}
         unfinished.touch()  # its error has a number, that of safetensors words alone
         save_file(contiguous, unfinished, None if metadata is None else dict(metadata))
-        unfinished.replace(path)
+        if replace:
+            unfinished.replace(path)
+        else:
+            _take_name(unfinished, path)
     except SafetensorError as error:  # what it says of a full disk, or of a folder not our own
         raise OSError(str(error)) from error
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _take_name(unfinished: Path, path: Path) -> None:
+    try:
+        path.hardlink_to(unfinished)  # fails where there is a file, unlike a change of name
+    except FileExistsError:
+        raise
+    except OSError:  # a disk without such links
+        with path.open("xb"):
+            pass
+        unfinished.replace(path)
 
 
 def write_safetensors(

@@ -37,6 +37,11 @@ class FlashFaceIdentitySave(FlashFaceNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, **inputs):
+        """A file that was deleted is written again."""
+        return folders.files(FOLDER)
+
+    @classmethod
     def execute(cls, identity, filename) -> io.NodeOutput:
         person = one_person(identity, "FlashFace Identity Save saves one person per file")
         own = Path(folder_paths.models_dir, FOLDER)

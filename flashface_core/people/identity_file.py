@@ -5,6 +5,7 @@ import errno
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,20 +37,32 @@ def save_identity(
         raise FlashFaceError("The identity has no photo left (0 references); nothing was saved.")
     wanted = _name(folder, filename.strip() or identity.name.strip())
     tensors, metadata = identity_tensors(identity)
-    name, number = wanted, 1
-    # The first place that has a name hides it in the others.
-    while found := _first(places or [folder], name):
-        if _holds(found, tensors, metadata):
-            return found
-        number += 1
-        name = wanted.with_name(f"{wanted.stem}_{number}{EXTENSION}")
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    name, number = wanted, 1
+    while True:
+        # The first place that has a name hides it in the others.
+        if found := _first(places or [folder], name):
+            if _holds(found, tensors, metadata):
+                return found
+            number += 1
+            name = wanted.with_name(f"{wanted.stem}_{number}{EXTENSION}")
+            continue
+        with suppress(FileExistsError):  # another server was faster
+            return _write([folder, *places], name, tensors, {**metadata, "saved": now})
+
+
+def _write(
+    places: Sequence[Path], name: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]
+) -> Path:
+    """Where it could be written. Raises FileExistsError where the name is taken."""
     refusals = []
-    for place in dict.fromkeys([folder, *places]):
+    for place in dict.fromkeys(places):
         try:
-            (place / name).parent.mkdir(parents=True, exist_ok=True)
-            save_whole(tensors, place / name, {**metadata, "saved": now})
+            _make_folder((place / name).parent)
+            save_whole(tensors, place / name, metadata, replace=False)
             return place / name
+        except FileExistsError:
+            raise
         except OSError as error:
             refusals.append(error)
             if error.errno not in UNWRITABLE:
@@ -58,9 +71,16 @@ def save_identity(
                     "room there."
                 ) from error
     raise FlashFaceError(
-        f"{folder / name} cannot be written ({refusals[0]}); make its folder writable, or name "
+        f"{places[0] / name} cannot be written ({refusals[0]}); make its folder writable, or name "
         "another folder for identities in extra_model_paths.yaml."
     ) from refusals[0]
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:  # which is kept for the name of the file itself
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from error
 
 
 def _first(places: Sequence[Path], name: Path) -> Path | None:

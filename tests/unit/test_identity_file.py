@@ -2,17 +2,22 @@
 
 import dataclasses
 import errno
+import itertools
 import json
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 from flashface_pack.flashface_core import weights_file
 from flashface_pack.flashface_core.errors import FlashFaceError
+from flashface_pack.flashface_core.people import identity_file
 from flashface_pack.flashface_core.people.identity import FaceReference, Identity
 from flashface_pack.flashface_core.people.identity_file import load_identity, save_identity
 from flashface_pack.flashface_core.people.place import Place
+from flashface_pack.flashface_core.weights_file import save_whole
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -84,6 +89,42 @@ def test_nothing_is_overwritten_and_nothing_is_saved_twice(tmp_path):
     first.write_bytes(b"somebody else's file")
     assert saved(tmp_path).name == "anna_3.safetensors"
     assert first.read_bytes() == b"somebody else's file"
+
+
+def test_two_servers_that_save_at_once_keep_both_people(tmp_path, monkeypatch):
+    both_have_looked, calls = threading.Barrier(2), itertools.count()
+    write = identity_file.save_whole
+
+    def late(*given, **options):
+        if next(calls) < 2:
+            both_have_looked.wait(10)
+        return write(*given, **options)
+
+    monkeypatch.setattr(identity_file, "save_whole", late)
+    people = [anna(name="one"), anna(name="other")]
+    with ThreadPoolExecutor(2) as pool:
+        paths = list(pool.map(lambda person: saved(tmp_path, person), people))
+    assert {path.name for path in paths} == {"anna.safetensors", "anna_2.safetensors"}
+    for person, path in zip(people, paths, strict=True):
+        assert same(load_identity(path), person)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_where_no_links_can_be_made_nothing_is_overwritten_either(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    assert saved(tmp_path).name == "anna.safetensors"
+    with pytest.raises(FileExistsError):
+        save_whole({}, tmp_path / "anna.safetensors", replace=False)
+    assert same(load_identity(tmp_path / "anna.safetensors"), anna())
+
+
+def test_a_file_in_the_place_of_a_folder_is_told(tmp_path):
+    (tmp_path / "family").touch()
+    with pytest.raises(FlashFaceError, match="anna.safetensors cannot be written"):
+        save_identity(anna(), tmp_path, "family/anna")
 
 
 def test_names_and_folders(tmp_path):
