@@ -30,7 +30,8 @@ class FlashFaceCropFace(FlashFaceNode):
                     default=0,
                     min=0,
                     max=999,
-                    tooltip="With select = index: which face, counted from 0 by size.",
+                    tooltip="With select = index: which face, counted from 0 by size, with boxes "
+                    "in their order.",
                 ),
                 io.Float.Input(
                     "margin",

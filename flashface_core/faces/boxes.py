@@ -82,7 +82,7 @@ def _face(box: Any) -> Face:
     try:
         values = [box[key] for key in KEYS] if isinstance(box, Mapping) else box
         x, y, width, height = (float(value) for value in values)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise FlashFaceError(
             f"A box is {box!r}, expected x, y, width and height in pixels."
         ) from error

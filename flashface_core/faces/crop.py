@@ -17,18 +17,28 @@ LARGEST_CROP = 12000**2  # pixels; Pillow refuses more than 13377 ** 2
 def photo_to_uint8(photo: torch.Tensor) -> torch.Tensor:
     """IMAGE (H, W, C) in 0..1 with 1, 3 or 4 channels to uint8 (H, W, 3); alpha falls on black.
 
-    Raises FlashFaceError for another number of channels.
+    Raises FlashFaceError for another number of channels, and for NaN.
     """
     if photo.shape[-1] not in (1, 3, 4):
         raise FlashFaceError(
             f"An image has {photo.shape[-1]} channels; expected 1 (grey), 3 (RGB) or 4 (RGBA)."
         )
     photo = photo.detach().float().cpu()
+    check_numbers(photo, "An image")
     if photo.shape[-1] == 1:
         photo = photo.expand(-1, -1, 3)
     if photo.shape[-1] == 4:
         photo = photo[..., :3] * photo[..., 3:]
     return (photo * 255).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def check_numbers(pixels: torch.Tensor, what: str) -> None:
+    """Raises FlashFaceError for NaN and infinity."""
+    if not pixels.isfinite().all():
+        raise FlashFaceError(
+            f"{what} has pixels that are no numbers (NaN or infinite), as a sampler or VAE leaves "
+            "where half precision overflows; draw it again in fp32 or bf16."
+        )
 
 
 def pure_share(picture: torch.Tensor) -> float:

@@ -10,7 +10,7 @@ from torch.nn.functional import avg_pool2d, interpolate, pad
 
 from ..errors import FlashFaceError
 from .boxes import check_inside, read_boxes
-from .crop import Box, photo_to_uint8
+from .crop import Box, check_numbers, photo_to_uint8
 from .face import Detector, Face
 from .select import SELECT, choose_faces
 
@@ -65,6 +65,7 @@ def cut_out(
         )
     if not len(image):
         raise FlashFaceError("The batch of images is empty; connect at least one picture.")
+    check_numbers(image, "The picture")
     height, width = image.shape[1:3]
     given = None if boxes is None else read_boxes(boxes, len(image))
     crops, masks, pieces = [], [], []
@@ -74,8 +75,10 @@ def cut_out(
             faces = detector.find(photo_to_uint8(picture))
         else:
             faces = given[number]
-            check_inside(faces, width, height, number)
-        box = _chosen(faces, select, index, number).box
+        chosen = _chosen(faces, select, index, number)
+        if given is not None:
+            check_inside([chosen], width, height, number)
+        box = chosen.box
         piece = piece_around(box, margin, height, width)
         crops.append(_resized(_cut(picture, piece), size).clamp(0, 1))
         masks.append(_box_in(piece, box, size))
@@ -162,11 +165,7 @@ def put_back(
             f"The crop is {crops.shape[2]} x {crops.shape[1]} pixels; it must be square, as it was "
             "cut out."
         )
-    if not crops.isfinite().all():
-        raise FlashFaceError(
-            "The crop has pixels that are no numbers (NaN or infinite), as a sampler or VAE leaves "
-            "where half precision overflows; draw it again in fp32 or bf16."
-        )
+    check_numbers(crops, "The crop")
     if mask is not None:
         mask = mask.reshape(-1, *mask.shape[-2:])
     if mask is not None and len(mask) not in (1, len(crops)):

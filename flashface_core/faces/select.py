@@ -68,11 +68,12 @@ def make_identity(
         whole = Face((0, 0, width, height))
         if given is not None:
             faces = given[number]
-            check_inside(faces, width, height, number)
         else:
             faces = [whole] if detector is None else detector.find(photo)
         is_whole = any(face is whole for face in faces)
         chosen = choose_faces(faces, select, index)
+        if given is not None:
+            check_inside(chosen, width, height, number)
         if not chosen and no_face == "error":
             raise FlashFaceError(_no_face_message(number, photo, faces, index, select, is_whole))
         if not chosen and no_face == "use whole image":

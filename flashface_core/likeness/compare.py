@@ -43,6 +43,10 @@ def compare(
     own, used = embed_person(person, embedder)
     scores, notes = [], []
     for number, picture in enumerate(image):
+        if not picture.isfinite().all():
+            scores.append(NO_FACE)
+            notes.append("no picture: pixels that are no numbers (NaN or infinite)")
+            continue
         photo = photo_to_uint8(picture)
         face, note = find_face(photo, number, person.place, detector)
         scores.append(NO_FACE if face is None else float(embedder.face(photo, face) @ own))
@@ -86,7 +90,7 @@ def find_face(
     if place is not None:
         boxes = place.boxes()
         x1, y1, x2, y2 = boxes[number % len(boxes)]
-        given = (x1 * width, y1 * height, x2 * width, y2 * height)
+        given = (float(x1 * width), float(y1 * height), float(x2 * width), float(y2 * height))
     if detector is None:
         if given is None:
             return Face((0, 0, width, height)), "no detector and no place: whole picture"

@@ -152,6 +152,14 @@ def test_no_face_in_any_picture_is_told(mtcnn):
     assert (score, index) == (-1, 0) and report.count("no face found") == 2
 
 
+def test_a_picture_of_no_numbers_is_the_last():
+    photo = to_image(astronaut())
+    pictures = torch.cat([torch.full_like(photo, torch.nan), photo])
+    score, index, report = compare(pictures, identify(photo))
+    assert index == 1 and score > 0.99
+    assert "image 0  -1.000  no picture: pixels that are no numbers" in report
+
+
 def test_of_several_faces_the_one_in_the_place_counts(mtcnn):
     photo = astronaut()
     small = photo.resize((320, 320))

@@ -152,6 +152,7 @@ def test_a_grey_crop_goes_into_all_colours(picture, channels):
         (lambda p: cut(p, boxes=None), "neither a detector nor boxes"),
         (lambda p: cut(p, boxes=[[]]), "Picture 0 has no face"),
         (lambda p: cut(p, select="index", index=2), "1 faces, and index is 2"),
+        (lambda p: cut(p * torch.nan), "The picture has pixels that are no numbers"),
         (lambda p: cut(p[:0]), "batch of images is empty"),
         (lambda p: cut(p, size=100), "size is 100; it must be a multiple of 8"),
         (lambda p: put_back(p, *piece_of(p, crops=2, pictures=2), 0.1), "1 pictures, 2 places"),

@@ -135,12 +135,29 @@ def test_margin_is_a_fraction_of_the_box_on_every_side():
         ({"boxes": [5, 6]}, r"A box is \[5, 6\], expected"),
         ({"boxes": [1, 1, float("nan"), 5]}, "nan x 5 pixels"),
         ({"boxes": [1, 1, 5, float("inf")]}, "5 x inf pixels"),
+        ({"boxes": [1, 1, 5, 10**400]}, "expected x, y, width and height"),
         ({"boxes": [0, 0, 121, 5]}, "more than twice as large as image 0, which is 60 x 40"),
     ],
 )
 def test_boxes_that_do_not_fit_are_told(options, words):
     with pytest.raises(FlashFaceError, match=words):
         make(photo(0.2), **options)
+
+
+def test_only_the_box_that_is_chosen_must_lie_in_the_image():
+    boxes = [[box(500, 1, 2, 2), box(2, 4, 10, 12)]]
+    (reference,) = make(photo(0.2), boxes=boxes, select="largest").identity.references
+    assert reference.crop.shape[:2] == (12, 10)
+    with pytest.raises(FlashFaceError, match="outside of image 0"):
+        make(photo(0.2), boxes=boxes, select="every face")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_pixels_that_are_no_numbers_are_told(value):
+    image = photo(0.2)
+    image[0, 3, 3] = value
+    with pytest.raises(FlashFaceError, match="An image has pixels that are no numbers"):
+        make(image)
 
 
 def test_an_image_without_the_face_can_be_skipped_or_taken_whole():
