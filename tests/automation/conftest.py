@@ -1,4 +1,4 @@
-"""Two servers for every file of this folder, a list of 60 rows, and what one server makes of it.
+"""Servers for every file of this folder, a list of 60 rows, and what one server makes of it.
 And a server that only talks, with the command in this process."""
 
 import logging
@@ -14,10 +14,11 @@ from automation.run import main
 
 
 # Of a file's own: a photo that a server has seen with others before is passed alone the next time,
-# which moves the last bits of a person's pictures.
+# which moves the last bits of a person's pictures. Two, or as many as a file names.
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory):
-    with start_servers(tmp_path_factory.mktemp("servers"), 2) as servers:
+def servers(request, tmp_path_factory):
+    count = getattr(request.module, "SERVERS", 2)
+    with start_servers(tmp_path_factory.mktemp("servers"), count) as servers:
         yield servers
 
 

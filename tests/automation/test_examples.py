@@ -12,6 +12,7 @@ from support.tools import ROOT
 
 pytestmark = pytest.mark.server
 EXAMPLES = ROOT / "api_examples"
+SERVERS = 1
 
 
 @pytest.fixture

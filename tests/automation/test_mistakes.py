@@ -8,6 +8,7 @@ from support.automation import PROMPTS, WORKFLOW, pictures, run, write_grid
 from support.server import WORKFLOWS
 
 pytestmark = pytest.mark.server
+SERVERS = 1
 
 # What is wrong with row 1, 2, ... of a list: its column, the cell, and what is said of it.
 MISTAKES = (

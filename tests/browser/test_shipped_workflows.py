@@ -14,7 +14,6 @@ from support.server import (
     SHIPPED,
     SIZES,
     TINY,
-    TOY,
     api_workflow,
     bare,
     made_small,
@@ -38,7 +37,7 @@ SHOW_ALL = """() => {
     app.canvas.setDirty(true, true)
 }"""
 # As a person would type them; at their whole size those for photographs take minutes on a CPU. The
-# server's tests run those of the tiny models with all steps.
+# server's tests run those of the tiny models at theirs.
 MAKE_SMALL = """(sizes) => {
     for (const node of app.graph.nodes)
         for (const widget of node.widgets ?? []) {
@@ -50,7 +49,7 @@ MAKE_SMALL = """(sizes) => {
 
 PINS = (Path(folder_paths.__file__).parent / "requirements.txt").read_text()
 RUNS_IN = "classic" if f"comfyui-frontend-package=={frontend()}\n" in PINS else "nodes2"
-RUN = {name: made_small(name, {} if name in TOY else SIZES) for name in SHIPPED}
+RUN = {name: made_small(name) for name in SHIPPED}
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +104,7 @@ def test_it_runs_and_shows_its_picture(opened, name, look, server, tmp_path):
         pytest.skip(f"with this frontend it runs in {RUNS_IN}")
     if name in OTHER_MODELS:
         pytest.skip("it loads gigabytes of other models; the server's tests run it on small ones")
-    opened.evaluate(MAKE_SMALL, {} if name in TOY else SIZES)
+    opened.evaluate(MAKE_SMALL, SIZES)
     assert bare(export(opened)) == bare(RUN[name])
     before = server.get("/history").keys()
     opened.evaluate("async () => app.queuePrompt(0, 1)")

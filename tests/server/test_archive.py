@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from flashface_pack import comfy_entrypoint
-from support.server import TINY, api_workflow, inputs
+from support.server import TINY, api_workflow, complaint, inputs
 from support.tools import ROOT, load_tool
 
 pytestmark = pytest.mark.server
@@ -85,6 +85,22 @@ def test_all_nodes_are_there(server):
         if info["python_module"] == "custom_nodes.flashface"
     }
     assert "IMPORT FAILED" not in server.log_text()
+
+
+def test_without_a_model_the_node_shows_and_says_which_file_to_put_where(server):
+    loader = server.get("/object_info/FlashFaceLoader")["FlashFaceLoader"]
+    assert loader["input"]["required"]["model_name"][1]["options"] == ["none"]
+    workflow = {
+        "1": {
+            "class_type": "FlashFaceLoader",
+            "inputs": {"model_name": "none", "weight_dtype": "default"},
+        },
+        "2": {"class_type": "ModelSave", "inputs": {"model": ["1", 0], "filename_prefix": "x"}},
+    }
+    line = complaint(server, workflow)
+    folder = str(server.base / "models" / "flashface")
+    for word in ("FlashFaceLoader", "flashface.ckpt", folder, "tools/convert.py", "nothing"):
+        assert word in line, line
 
 
 @pytest.mark.parametrize("name", RUN)

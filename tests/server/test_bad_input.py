@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.server import add_node, complaint, inputs, node_id, small_workflow, start_server
+from support.server import add_node, complaint, inputs, node_id, small_workflow
 
 pytestmark = pytest.mark.server
 
@@ -199,22 +199,3 @@ def test_a_model_file_added_while_the_server_runs_is_found(server, folder):
     workflow = small_workflow()
     load("new.safetensors")(workflow)
     server.prompt(workflow)
-
-
-def test_with_an_empty_model_folder_the_node_shows_and_says_which_file_to_put_where(tmp_path):
-    with start_server(tmp_path) as server:
-        info = server.get("/object_info")
-        assert "FlashFaceApply" in info
-        inputs = info["FlashFaceLoader"]["input"]["required"]
-        assert inputs["model_name"][1]["options"] == ["none"]
-        workflow = {
-            "1": {
-                "class_type": "FlashFaceLoader",
-                "inputs": {"model_name": "none", "weight_dtype": "default"},
-            },
-            "2": {"class_type": "ModelSave", "inputs": {"model": ["1", 0], "filename_prefix": "x"}},
-        }
-        line = complaint(server, workflow)
-        folder = str(tmp_path / "models" / "flashface")
-        for word in ("FlashFaceLoader", "flashface.ckpt", folder, "tools/convert.py", "nothing"):
-            assert word in line, line

@@ -3,27 +3,21 @@
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
-from support.face2diffusion import write_published, write_small
+from support.face2diffusion import write_small
 from support.photographs import astronaut
-from support.server import IDENTITY, start_server
+from support.server import IDENTITY
 
 pytestmark = pytest.mark.server
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
+@pytest.fixture(scope="module", autouse=True)
+def files(server):
+    """Beside mapping.pt and msid.safetensors, which lie there."""
     pytest.importorskip("facenet_pytorch", reason="MTCNN is optional")
     pytest.importorskip("skimage", reason="the photograph comes with it")
-    base = tmp_path_factory.mktemp("comfyui")
-    folder = base / "models" / "face2diffusion"
-    for path in (folder, base / "input"):
-        path.mkdir(parents=True)
-    write_published(folder)
-    write_small(folder)
-    astronaut().save(base / "input" / "one.png")
-    ImageOps.mirror(astronaut()).save(base / "input" / "other.png")
-    with start_server(base) as server:
-        yield server
+    write_small(server.base / "models" / "face2diffusion")
+    astronaut().save(server.base / "input" / "one.png")
+    ImageOps.mirror(astronaut()).save(server.base / "input" / "other.png")
 
 
 SMALL = {"mapping_name": "mapping_small.safetensors", "encoder_name": "msid_small.safetensors"}

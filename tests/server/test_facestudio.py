@@ -5,7 +5,7 @@ import pytest
 from flashface_pack.nodes.tiny import FlashFaceTinyModels
 from PIL import Image
 from support.facestudio import write_facestudio
-from support.server import add_node, api_workflow, inputs, node_id, start_server
+from support.server import add_node, api_workflow, inputs, node_id
 
 pytestmark = pytest.mark.server
 
@@ -13,14 +13,11 @@ FILE = "random.safetensors"
 NAMES = ("toy_style_portrait", "toy_style_two_people")
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    base = tmp_path_factory.mktemp("comfyui")
-    folder = base / "models" / "facestudio"
-    folder.mkdir(parents=True)
+@pytest.fixture(scope="module", autouse=True)
+def file(server):
+    folder = server.base / "models" / "facestudio"
+    folder.mkdir(exist_ok=True)
     write_facestudio(folder / FILE, FlashFaceTinyModels.execute().args[0])
-    with start_server(base) as server:
-        yield server
 
 
 def workflow(name: str):

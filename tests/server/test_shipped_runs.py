@@ -1,6 +1,6 @@
-"""Every shipped workflow of the tiny models, as it is, on a real server: does it do what it says?
+"""Every shipped workflow of the tiny models on a real server: does it do what it says?
 
-How good the pictures are is not tested here.
+As it is, but for the number of steps: how good the pictures are is not tested here.
 """
 
 import re
@@ -24,6 +24,7 @@ from support.server import (
 
 pytestmark = pytest.mark.server
 
+STEPS = 5
 # The pictures of 128 x 128 and 256 x 128 are shown enlarged.
 SQUARE, WIDE, FACE, PLOT = (384, 384), (768, 384), (224, 224), (1024, 682)
 
@@ -45,6 +46,14 @@ SHOWN = {
 SHOWN |= {name: {"Save Image": (1, (128, 128))} for name in UNLISTED}
 
 
+def shipped(name: str) -> dict:
+    workflow = api_workflow(name)
+    for node in workflow.values():
+        if node["class_type"] == "KSampler":
+            node["inputs"]["steps"] = STEPS
+    return workflow
+
+
 @pytest.fixture(scope="module")
 def outputs(server):
     """Of a shipped workflow, run once: what nodes report, by their titles."""
@@ -52,7 +61,7 @@ def outputs(server):
 
     def run(name: str) -> dict:
         if name not in done:
-            workflow = api_workflow(name)
+            workflow = shipped(name)
             ran = server.prompt(workflow)
             done[name] = {workflow[node]["_meta"]["title"]: out for node, out in ran.items()}
         return done[name]
@@ -87,7 +96,7 @@ def test_more_photos_give_another_picture(server, pictures):
         pictures("toy_several_photos")[f"From {n}"][0] for n in ("one photo", "four photos")
     )
     assert not np.array_equal(one, four)
-    workflow = api_workflow("toy_several_photos")
+    workflow = shipped("toy_several_photos")
     (adding,) = (n for n in workflow.values() if "append_to" in n["inputs"])
     del adding["inputs"]["append_to"]
     (node,) = (key for key, n in workflow.items() if n["_meta"]["title"] == "From four photos")
@@ -103,7 +112,7 @@ def test_the_mix_is_neither_of_the_two(pictures):
 
 
 def test_the_second_person_of_two_does_something(server, pictures):
-    workflow = api_workflow("toy_two_people")
+    workflow = shipped("toy_two_people")
     (other,) = (n for n in workflow.values() if n["_meta"]["title"] == "Photos of B")
     other["inputs"]["person"] = 0
     (path,) = server.files(server.prompt(workflow))
@@ -117,7 +126,7 @@ def test_the_second_person_of_two_does_something(server, pictures):
 
 def test_save_identity_leaves_the_file_that_saved_identity_takes(server, outputs):
     (text,) = outputs("toy_save_identity")["FlashFace Identity Save"]["text"]
-    taken = inputs(api_workflow("toy_saved_identity"), "FlashFaceIdentityLoad")["filename"]
+    taken = inputs(shipped("toy_saved_identity"), "FlashFaceIdentityLoad")["filename"]
     assert taken == f"{SAVED}.safetensors"
     folder = server.base / "models" / "identities"
     assert text == f"4 photos in {folder / taken}"
@@ -125,7 +134,7 @@ def test_save_identity_leaves_the_file_that_saved_identity_takes(server, outputs
 
 
 def test_an_identity_saved_under_another_name_draws_the_same_picture(server, pictures):
-    saving, loading = api_workflow("toy_save_identity"), api_workflow("toy_saved_identity")
+    saving, loading = shipped("toy_save_identity"), shipped("toy_saved_identity")
     inputs(saving, "FlashFaceIdentitySave")["filename"] = "family/anna"
     path = server.base / "models" / "identities" / "family" / "anna.safetensors"
     assert not path.exists()
@@ -135,6 +144,15 @@ def test_an_identity_saved_under_another_name_draws_the_same_picture(server, pic
     (drawn,) = server.files(server.prompt(loading))
     (expected,) = pictures("toy_saved_identity")["Save Image"]
     assert np.array_equal(np.asarray(Image.open(drawn).convert("RGB")), expected)
+
+
+def test_a_deleted_identity_is_saved_again(server):
+    saving = shipped("toy_save_identity")
+    inputs(saving, "FlashFaceIdentitySave")["filename"] = "family/bob"
+    path = server.base / "models" / "identities" / "family" / "bob.safetensors"
+    for _ in range(2):
+        server.prompt(saving)
+        path.unlink()
 
 
 def test_the_best_is_the_picture_that_the_report_calls_best(outputs, pictures):
