@@ -38,8 +38,8 @@ class FlashFaceIdentitySave(FlashFaceNode):
 
     @classmethod
     def fingerprint_inputs(cls, **inputs):
-        """A file that was deleted is written again."""
-        return folders.files(FOLDER)
+        """In every run, for the file may be gone; one that is there is left as it is."""
+        return float("nan")
 
     @classmethod
     def execute(cls, identity, filename) -> io.NodeOutput:
