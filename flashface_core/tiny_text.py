@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 VOCABULARY, TOKENS, WIDTH = 49408, 77, 768
+LAYERS = 12  # of CLIP-L; all after the first are zeros
 SEED = 0
 # Positions are fainter than words, or the same word at two places would be two words.
 POSITION_SCALE = 0.3
@@ -29,7 +30,7 @@ def embeddings() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(tokens), torch.from_numpy(positions)
 
 
-def clip_state_dict() -> dict[str, torch.Tensor]:
+def clip_state_dict(layers: int = LAYERS) -> dict[str, torch.Tensor]:
     """The text encoder as weights of core's CLIP-L; all zeros share memory."""
     tokens, positions = embeddings()
     state = {
@@ -42,7 +43,7 @@ def clip_state_dict() -> dict[str, torch.Tensor]:
     hidden = 4 * WIDTH
     shapes = {f"self_attn.{name}_proj": (WIDTH, WIDTH) for name in ("q", "k", "v", "out")}
     shapes |= {"mlp.fc1": (hidden, WIDTH), "mlp.fc2": (WIDTH, hidden)}
-    for layer in range(12):
+    for layer in range(layers):
         path = f"text_model.encoder.layers.{layer}"
         for name, shape in shapes.items():
             state[f"{path}.{name}.weight"] = torch.zeros(1).expand(shape)

@@ -15,7 +15,7 @@ LIKER = {"Face2Diffusion": 0.25, "FaceStudio, text": 0.4, "Face Fusion": 0.2}
 @pytest.fixture(scope="module")
 def evaluation():
     evaluation = ToyEvaluation(6, 1)
-    evaluation.settings = evaluation.settings._replace(steps=10)
+    evaluation.settings = evaluation.settings._replace(steps=6)
     return evaluation
 
 

@@ -7,7 +7,7 @@ from people import encode_text, random_people
 from safetensors.torch import save_file
 from support.harness import load_flashface
 
-from flashface_core.comfy_adapter.flashface.tiny import load_vae
+from flashface_core.comfy_adapter.flashface.tiny import load_tiny_clip, load_vae
 from flashface_core.flashface.checkpoint import published_state_dict, read_checkpoint
 from flashface_core.tiny_text import clip_state_dict
 from flashface_core.weights_file import read_state_dict
@@ -36,6 +36,13 @@ def test_the_text_encoder_is_cores_clip_with_weights_made_by_rule():
     expected = torch.cat([clip.encode_from_tokens(clip.tokenize(text)) for text in texts])
     made = ToyText()(texts)
     torch.testing.assert_close(made, expected.float(), rtol=2e-3, atol=2e-3)
+
+
+def test_two_layers_give_what_twelve_do():
+    whole, short = load_tiny_clip(), load_tiny_clip(layers=2)
+    assert len(short.cond_stage_model.clip_l.transformer.text_model.encoder.layers) == 2
+    tokens = whole.tokenize("an elder, (smiling:1.2), in a library")
+    assert torch.equal(short.encode_from_tokens(tokens), whole.encode_from_tokens(tokens))
 
 
 def test_a_caption_longer_than_clip_takes_is_an_error():

@@ -128,7 +128,7 @@ def around(boxes: Tensor) -> Tensor:
 
 def expressions(evaluation, words: Face2Diffusion) -> dict[str, float]:
     """Prompts that tell everything but the expression, with a photo of somebody that shows one."""
-    cast, models, clip = evaluation.cast, evaluation.models, load_tiny_clip()
+    cast, models, clip = evaluation.cast, evaluation.models, load_tiny_clip(layers=2)
     negative = [[models.encode_text([""]), {}]]
     silent = captions(cast.scenes, [part for part in PARTS if part != "expression"])
     kinds = len(Scenes.names("expression"))

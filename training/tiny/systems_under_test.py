@@ -88,7 +88,7 @@ class Systems:
         """words: those of the folder if not given."""
         if words is None:
             words = load_face2diffusion(self.folder / MAPPING, self.folder / FACES)
-        clip = load_tiny_clip()
+        clip = load_tiny_clip(layers=2)
 
         def condition(identity, numbers, guidance):
             prompts = [with_person(self.cast.captions[n]) for n in numbers]

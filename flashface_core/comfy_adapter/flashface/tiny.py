@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from ...errors import FlashFaceError
-from ...tiny_text import clip_state_dict
+from ...tiny_text import LAYERS, clip_state_dict
 from ...weights_file import read_state_dict
 from ..patcher import loaded_by
 from .load import load_flashface
@@ -46,17 +46,19 @@ def _shipped(name: str) -> Path:
     return path
 
 
-def load_tiny_clip(embedding_directory: list[str] | None = None):
-    clip = _tiny_clip(embedding_directory)
-    loaded_by(clip.patcher, _load_clip_patcher, embedding_directory)
+def load_tiny_clip(embedding_directory: list[str] | None = None, layers: int = LAYERS):
+    """layers: with 2 it gives the same in a sixth of the time, but is no CLIP-L to be saved."""
+    clip = _tiny_clip(embedding_directory, layers)
+    loaded_by(clip.patcher, _load_clip_patcher, embedding_directory, layers)
     return clip
 
 
-def _tiny_clip(embedding_directory: list[str] | None, **options):
+def _tiny_clip(embedding_directory: list[str] | None, layers: int, **options):
     return comfy.sd.load_text_encoder_state_dicts(
-        [clip_state_dict()],
+        [clip_state_dict(layers)],
         embedding_directory,
         clip_type=comfy.sd.CLIPType.STABLE_DIFFUSION,
+        model_options={"model_config": {"num_hidden_layers": layers}},
         **options,
     )
 
@@ -75,8 +77,10 @@ def _taesd(path: Path):
     return vae
 
 
-def _load_clip_patcher(embedding_directory: list[str] | None, disable_dynamic: bool = False):
-    return _tiny_clip(embedding_directory, disable_dynamic=disable_dynamic).patcher
+def _load_clip_patcher(
+    embedding_directory: list[str] | None, layers: int, disable_dynamic: bool = False
+):
+    return _tiny_clip(embedding_directory, layers, disable_dynamic=disable_dynamic).patcher
 
 
 def _load_vae_patcher(path: Path, disable_dynamic: bool = False):
