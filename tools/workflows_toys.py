@@ -65,7 +65,7 @@ def save_identity(canvas: Canvas) -> None:
     one = someone(canvas, 0, name="Toy person")
     kept = canvas.add("FlashFaceIdentitySave", identity=one.identity, filename="toy_person")
     faces = show(canvas, one.who["faces"], "Faces", box=LARGE)
-    canvas.lay([Group("1. Who", [[one.photos], [one.who]]), Group("2. Kept", [[kept, faces]])])
+    canvas.lay([Group("1. Who", [[one.photos], [one.who]]), Group("2. Kept", [[faces, kept]])])
 
 
 def saved_identity(canvas: Canvas) -> None:
