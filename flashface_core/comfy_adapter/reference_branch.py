@@ -65,22 +65,23 @@ def add_reference_branch(executor, model, conds, x_in, timestep, model_options, 
 
     reference = branches.reference_conds
     is_apart = reference is not None and others_look_at_rows(model_options, conds)
-    is_beside = reference is not None and not is_apart
-    if is_beside:
+    lists = conds
+    if reference is not None and not is_apart:
         tell_easycache(options, conds[index], reference)
+        lists = mark_twins(conds, index, reference)
     random = random_state(x_in.device)
-    results = call(mark_twins(conds, index, reference) if is_beside else conds)
+    results = call(lists)
     branches.y = results[index].clone()
 
     def call_again():
         # With other uuids: to EasyCache it would be the next step, in which nothing has changed.
-        lists = [reference if i == index else c and with_own_uuids(c) for i, c in enumerate(conds)]
+        again = [reference if i == index else c and with_own_uuids(c) for i, c in enumerate(conds)]
         with drawing_again(random, x_in.device):
-            return call(lists)[index]
+            return call(again)[index]
 
     if is_apart:
         branches.y_ref = unless_skipped(call_again, branches.y, model, timestep, options)
-    elif is_beside:
+    elif reference is not None:
         branches.y_ref = results[-1]
     return results[: len(conds)]
 
@@ -91,7 +92,7 @@ def unless_skipped(
     """y_ref by a call of its own. Where core's EasyCache has made up y of this step, what the face
     changed last, as EasyCache itself would: a y_ref of now beside a y of before is not the face."""
     cache = options.get("easycache")
-    if not hasattr(cache, "uuid_cache_diffs"):  # none, or LazyCache, which skips whole steps
+    if cache is None or not hasattr(cache, "uuid_cache_diffs"):  # LazyCache skips whole steps
         return call()
     run: Run = options.get(FLASHFACE.run) or Run()
     # What one unit of the network's output is in the clean picture.
@@ -140,16 +141,15 @@ def ask_for_branches(guider: "CFGGuider", x, timestep, model_options, branches: 
 
     if others_look_at_rows(model_options, lists):
         random = random_state(x.device)
-        (branches.y,) = call(lists[:1])
+        (y,) = call(lists[:1])
 
         def call_again():
             with drawing_again(random, x.device):
                 return call(lists[1:])[0]
 
+        branches.y = y
         if lists[1:]:
             options = model_options["transformer_options"]
-            branches.y_ref = unless_skipped(
-                call_again, branches.y, guider.inner_model, timestep, options
-            )
+            branches.y_ref = unless_skipped(call_again, y, guider.inner_model, timestep, options)
     else:
         branches.y, branches.y_ref = (*call(lists), None)[:2]

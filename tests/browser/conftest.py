@@ -67,7 +67,8 @@ def page(pages, look, server):
     """ComfyUI's page with an empty canvas."""
     page = pages[look]
     page.bring_to_front()
-    if complaints(page):  # of a test that failed
+    if complaints(page):  # of a test that failed, or that wanted them
+        page.evaluate("localStorage.clear(), sessionStorage.clear()")  # or it comes again
         server.post(f"/settings/{NODES_2}", look == "nodes2")
         load_page(page, server)
     assert page.evaluate("window.__COMFYUI_FRONTEND_VERSION__") == frontend()

@@ -1,11 +1,14 @@
 """Captions of the toy world to text embeddings, without a CLIP of 123 million values."""
 
+import functools
+
 import torch
 import torch.nn.functional as F
 
 from flashface_core.face2diffusion.word import PLACEHOLDER, inject, placeholder_positions
 from flashface_core.tiny_text import MIXTURE, WIDTH, embeddings
 
+_embeddings = functools.cache(embeddings)  # half a second
 START, END = 49406, 49407  # of CLIP's vocabulary; END fills up
 
 
@@ -21,7 +24,7 @@ class ToyText:
         from comfy.sd1_clip import SD1Tokenizer
 
         self._tokenizer = SD1Tokenizer()
-        tokens, positions = embeddings()
+        tokens, positions = _embeddings()
         self._tokens, self._positions = tokens.to(device), positions.to(device)
 
     def __call__(self, captions: list[str]) -> torch.Tensor:
