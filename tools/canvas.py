@@ -20,6 +20,7 @@ WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 COLOURS = {"FlashFace": "#8A5AA8", "": "#3f789e"}
 # Nodes that show pictures or long text: pixels; all others are as high as what they hold.
 SIZES = {
+    "FlashFaceIdentitySave": (300, 190),  # says below its widgets where the file lies
     "LoadImage": (280, 360),
     "PreviewImage": (280, 300),
     "SaveImage": (420, 450),

@@ -25,6 +25,7 @@ def test_where_the_person_was_saved_can_be_read_in_the_node(page, look, server, 
     open_graph(page, ui_workflow("toy_save_identity"))
     assert widgets(page) == ["filename"]
     sent, before = page.evaluate(SENT), kept(page)
+    page.evaluate(f"{SAVE}.setSize([300, 80])")  # as it is where somebody has just added it
     height = page.evaluate(f"{SAVE}.size[1]")
     page.evaluate("async () => app.queuePrompt(0, 1)")
     page.wait_for_function(f"{SAVE}.widgets.length > 1")
