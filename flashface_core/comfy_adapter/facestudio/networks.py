@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 from ...errors import FlashFaceError
 from ...face2diffusion.encoder_inputs import counted_photos, encoder_inputs
-from ...faces.crop import photo_to_uint8
+from ...faces.crop import check_numbers, photo_to_uint8
 from ...faces.face import Detector
 from ...facestudio.condition import HybridCondition, TextPrior, join_tokens, mix_faces, paint_out
 from ...facestudio.file import MSID, STYLE_ENCODER, FaceStudioFile, load_part, read_facestudio
@@ -159,6 +159,7 @@ class FaceStudio(ManagedNetworks[Networks]):
     def _style(self, images, mask_face: bool, clip_vision, detector) -> torch.Tensor:
         """e_h (1, S)."""
         images = images[..., :3].detach().float().cpu()
+        check_numbers(images, "The style image")
         if images.shape[-1] == 1:  # grey
             images = images.expand(-1, -1, -1, 3)
         if mask_face:

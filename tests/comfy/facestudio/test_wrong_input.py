@@ -30,6 +30,10 @@ TEXT = prompt(3)
 SDXL_TEXT = [[torch.randn(1, 77, 2048), {}]]
 WRONG = {
     "no style": (dict(style=False), "takes a style image and was given none"),
+    "NaN": (
+        dict(style=False, style_image=style() * torch.nan),
+        "The style image has pixels that are no numbers",
+    ),
     "no text": (dict(alpha=0.5), "takes a text embedding and was given none"),
     "no photo": (dict(identity=person(name="Anna")), "identity Anna has no photo left"),
     "no detector": (dict(mask_face=True), "mask_face is on and no detector is connected"),
