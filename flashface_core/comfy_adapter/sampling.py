@@ -18,7 +18,7 @@ from .photo_encoder import PhotoEncoder
 from .reference_branch import ask_for_branches, reference_conds
 from .row_conds import SAID, mark_conds, place_tensors
 from .schedule import sigmas_between
-from .step import Branches, Run, Step, System, entries, swapped_conds
+from .step import Branches, Run, Step, System, entries, say_bypassed, swapped_conds
 
 if TYPE_CHECKING:
     from comfy.samplers import CFGGuider
@@ -41,12 +41,8 @@ def make_run(system: System):
                 system.node,
                 type(guider).__name__,
             )
-        elif run.needed and not run.called:
-            log.warning(
-                "%s had no effect: a node on this MODEL runs the UNet in its own way, without "
-                "ComfyUI's apply_model (as DeepCache does); remove it.",
-                system.node,
-            )
+        else:
+            say_bypassed(run, f"{system.node} had no effect")
         return result
 
     return outer_sample

@@ -1,5 +1,6 @@
 """What one sampling step and one sampling run of an Apply node consist of."""
 
+import logging
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from .unet import KEY
 
 if TYPE_CHECKING:
     from comfy.samplers import CFGGuider
+
+log = logging.getLogger("flashface")
 
 _Kept = TypeVar("_Kept")
 
@@ -130,8 +133,8 @@ class Run:
     """One sampling run: whether the steps came by, and what is the same from step to step.
 
     Samplers of higher order ask for most noise levels twice in a row. needed: some step is to show
-    the face. called: the UNet was. face: y_ref - y, as the network's output, where it was computed
-    last beside EasyCache.
+    a face, or a region. called: the UNet was. face: y_ref - y, as the network's output, where it
+    was computed last beside EasyCache.
     """
 
     reached: bool = False
@@ -146,6 +149,16 @@ class Run:
             self._kept.pop(what, None)  # before there are two of them
             self._kept[what] = key, compute()
         return self._kept[what][1]
+
+
+def say_bypassed(run: Run, lost: str) -> None:
+    """At the end of a run in which the UNet was to show something and never was called by core."""
+    if run.needed and not run.called:
+        log.warning(
+            "%s: a node on this MODEL runs the UNet in its own way, without ComfyUI's apply_model "
+            "(as DeepCache does); remove it.",
+            lost,
+        )
 
 
 @contextmanager

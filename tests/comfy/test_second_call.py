@@ -9,7 +9,7 @@ from comfy_extras.nodes_easycache import EasyCacheNode
 from support.core_nodes import patch
 from support.facestudio import person
 from support.harness import Guidance, relative_error
-from support.systems import FLASHFACE, FUSION, OWN_ATTENTION, Bench, Graph
+from support.systems import FLASHFACE, FUSION, OWN_ATTENTION, STUDIO, Bench, Graph, in_halves
 
 import nodes
 
@@ -133,3 +133,18 @@ def test_a_node_that_bypasses_apply_model_is_told(bench, caplog, system):
     assert relative_error(drawn, alone) < ALIKE  # or the test is about nothing
     (line,) = caplog.messages
     assert "had no effect: a node on this MODEL runs the UNet in its own way" in line
+
+
+def test_so_are_regions_that_it_loses(bench, caplog):
+    caplog.set_level(logging.WARNING, "flashface")
+    bench.graph(STUDIO, *in_halves()).sample()
+    bench.graph(STUDIO, person(1)).patched(own_way).sample()
+    assert not caplog.messages
+    lost, swapped = (
+        bench.graph(STUDIO, *people).patched(own_way).sample()
+        for people in (in_halves(), in_halves(2, 1))
+    )
+    assert relative_error(lost, swapped) < 1e-3  # wherever each of them was to be
+    lines = caplog.messages
+    assert len(lines) == 2
+    assert "gave nobody a region: a node on this MODEL runs the UNet in its own way" in lines[0]

@@ -6,9 +6,9 @@ from comfy.patcher_extension import WrappersMP
 
 from ...errors import FlashFaceError
 from ..row_conds import SAID
-from ..step import Run, entries
+from ..step import Run, entries, say_bypassed
 from .networks import SOURCE, FaceStudio, Source
-from .people import KEY, RUN, attach_people, cross_attentions
+from .people import KEY, NODE, RUN, attach_people, cross_attentions
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -57,8 +57,11 @@ def make_source_check(source: Source):
                         "to both FaceStudio Encode and FaceStudio Apply."
                     )
         options = executor.class_obj.model_options.setdefault("transformer_options", {})
-        with entries(options, {SAID: options.get(SAID, set()), RUN: Run()}):
-            return executor(*args, **kwargs)
+        run = Run()
+        with entries(options, {SAID: options.get(SAID, set()), RUN: run}):
+            result = executor(*args, **kwargs)
+        say_bypassed(run, f"{NODE} gave nobody a region")
+        return result
 
     return check_source
 

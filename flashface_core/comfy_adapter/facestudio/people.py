@@ -170,6 +170,7 @@ def _with_row(cond: dict, x: torch.Tensor, options: dict) -> dict:
     if regions is None:
         say_piece(NODE, x, options, WITHOUT)
     else:
+        run.needed = True
         rows[REGIONS] = comfy.conds.CONDNoiseShape(regions)
         rows[TOKENS] = comfy.conds.CONDConstant(people.tokens)
     return {**cond, "model_conds": rows}
@@ -178,6 +179,8 @@ def _with_row(cond: dict, x: torch.Tensor, options: dict) -> dict:
 def find_rows(executor, x, t, c_concat, c_crossattn, control, transformer_options, **kwargs):
     """APPLY_MODEL: what core brought along per row, to where the patches find it."""
     options = transformer_options
+    if (run := options.get(RUN)) is not None:
+        run.called = True
     regions, tokens = kwargs.pop(REGIONS, None), kwargs.pop(TOKENS, None)
     if regions is not None and tokens is not None:
         check_rows(NODE, x, regions)
