@@ -18,7 +18,7 @@ from ..features import FaceFeatures, Person
 from ..row_references import Known, RowReferences
 from ..sites import Site
 from .other_packs import others_look_at_rows
-from .shared_encoder import TWIN
+from .shared_encoder import ONE_PICTURE, TWIN, is_one_picture
 from .step import FLASHFACE, Places, Run, Step, System, entries
 from .untraced import call_unet, plain_unet
 
@@ -179,7 +179,11 @@ def make_piece_conds(system: System):
         if step is None:
             return executor(model, conds, x_in, timestep, model_options, *args, **kwargs)
         conds = [listed and [fitting(cond) for cond in listed] for listed in conds]
-        with entries(options, {system.unmoved: not others_look_at_rows(model_options, conds)}):
+        is_unmoved = not others_look_at_rows(model_options, conds)
+        given = {system.unmoved: is_unmoved}
+        if system is FLASHFACE and step.references is not None:  # else plain to the last bit
+            given[ONE_PICTURE] = is_unmoved and is_one_picture(conds, x_in)
+        with entries(options, given):
             return executor(model, conds, x_in, timestep, model_options, *args, **kwargs)
 
     return piece_conds

@@ -1,7 +1,8 @@
-"""The UNet's encoder once for y and y_ref: they are the same row up to the first attention that
-sees a reference.
+"""What is the same in several rows of a UNet call is computed once.
 
-The encoder runs on the guider's own rows, the middle block and the decoder on all of them. Core's
+y and y_ref are the same row up to the first attention that sees a reference: the encoder runs on
+the guider's own rows, the middle block and the decoder on all of them. All prompts of one picture
+are the same row up to the first cross-attention: what comes before it runs on one row. Core's
 forward stays as it is: patches of this one call widen what passes by, where nobody else looks at
 its rows.
 """
@@ -17,6 +18,7 @@ from comfy.patcher_extension import WrappersMP
 
 from .other_packs import others_patch
 from .step import FLASHFACE, Run
+from .unet import site_of, transformer_blocks
 
 log = logging.getLogger("flashface")
 
@@ -24,16 +26,31 @@ KEY = "flashface_shared_encoder"
 # In model_conds, beside a y_ref whose rows nobody moves: n for the n-th y, -n for its y_ref, or 0.
 TWIN = "flashface_twin"
 SHARED = "flashface_shared"  # in transformer_options: the SharedRows of one UNet call
+# In transformer_options: True where all rows that core makes differ in nothing but their text.
+ONE_PICTURE = "flashface_one_picture"
 
 
 class SharedRows(NamedTuple):
-    """Of a UNet call with B rows, K of which go through the encoder.
+    """Of a UNet call with B rows, K of which go through the encoder, and S through its start, up to
+    the first cross-attention.
 
-    kept: (K,), their numbers. source: (B,), which of the K each row comes from.
+    start: (S,), numbers of rows, S being 1 or K. kept: (K,), numbers of rows. source: (B,), which
+    of the K each row comes from.
     """
 
+    start: torch.Tensor
     kept: torch.Tensor
     source: torch.Tensor
+
+
+def is_one_picture(conds: list[list[dict] | None], x_in: torch.Tensor) -> bool:
+    """Whether the conds' rows differ in nothing but their text, and what belongs to faces."""
+    known = {"c_crossattn", TWIN, *FLASHFACE.per_row}
+    return len(x_in) == 1 and all(
+        "area" not in cond and not cond.get("control") and cond["model_conds"].keys() <= known
+        for listed in conds
+        for cond in listed or ()
+    )
 
 
 def mark_twins(
@@ -58,17 +75,20 @@ def mark_twins(
 def share_encoder(executor, x, t, c_concat, c_crossattn, control, transformer_options, **kwargs):
     """APPLY_MODEL: the encoder of this call on no row twice, where that can be done."""
     options, twins = transformer_options, kwargs.pop(TWIN, None)
-    if twins is not None:
-        shared, order = None, twins.tolist()
-        if _is_plain(executor.class_obj.diffusion_model, x, order, control, options):
-            run: Run = options.get(FLASHFACE.run) or Run()
-            shared = run.keep(KEY, (order, x.device), lambda: shared_rows(order, x.device))
-        log.debug(
-            "The encoder runs on %d of %d rows.", len(x if shared is None else shared.kept), len(x)
-        )
-        if shared is not None:
-            blocks = len(executor.class_obj.diffusion_model.input_blocks)
-            options = _with_patches(options, shared, blocks)
+    is_one: bool = options.get(ONE_PICTURE, False)
+    if twins is None and not is_one:
+        return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+    # A call of rows that nobody has marked has no y_ref.
+    order = [0] * len(x) if twins is None else twins.tolist()
+    shared, unet = None, executor.class_obj.diffusion_model
+    if _is_plain(unet, x, order, control, options):
+        run: Run = options.get(FLASHFACE.run) or Run()
+        key = order, is_one, x.device
+        shared = run.keep(KEY, key, lambda: shared_rows(*key))
+    start, kept = (len(x), len(x)) if shared is None else (len(shared.start), len(shared.kept))
+    log.debug("The encoder runs on %d of %d rows, its start on %d.", kept, len(x), start)
+    if shared is not None:
+        options = _with_patches(options, shared, unet)
     return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
 
@@ -92,8 +112,8 @@ def _is_plain(
     )
 
 
-def shared_rows(twins: list[int], device: torch.device) -> SharedRows | None:
-    """None where no y_ref has its y in the same call."""
+def shared_rows(twins: list[int], is_one_picture: bool, device: torch.device) -> SharedRows | None:
+    """None where nothing is the same: several pictures, and no y_ref has its y in the call."""
     own: dict[int, list[int]] = {}
     for row, twin in enumerate(twins):
         own.setdefault(twin, []).append(row)
@@ -104,15 +124,19 @@ def shared_rows(twins: list[int], device: torch.device) -> SharedRows | None:
             for reference, row in zip(references, own[-twin], strict=True):
                 rows[reference] = row
     kept = sorted(set(rows))
-    if len(kept) == len(rows):
+    start = kept[:1] if is_one_picture else kept
+    if len(start) == len(rows):
         return None
     source = [kept.index(row) for row in rows]
-    return SharedRows(*(torch.tensor(numbers, device=device) for numbers in (kept, source)))
+    return SharedRows(*(torch.tensor(numbers, device=device) for numbers in (start, kept, source)))
 
 
-def _with_patches(options: dict, shared: SharedRows, blocks: int) -> dict:
-    """transformer_options of this call. blocks: how many the encoder has."""
-    kept, source = shared
+def _with_patches(options: dict, shared: SharedRows, unet: Any) -> dict:
+    """transformer_options of this call."""
+    start, kept, source = shared
+    last = "input", len(unet.input_blocks) - 1
+    sites = transformer_blocks(unet, with_encoder=True)
+    first = next((site for site in sites if site[0] == "input"), None)
 
     def narrow(executor, x, timesteps, context, y, control, transformer_options, **kwargs):
         control = control and {
@@ -120,7 +144,7 @@ def _with_patches(options: dict, shared: SharedRows, blocks: int) -> dict:
             for name, listed in control.items()
         }
         return executor(
-            x[kept], timesteps[kept], context[kept], y, control, transformer_options, **kwargs
+            x[start], timesteps[start], context[kept], y, control, transformer_options, **kwargs
         )
 
     def embed_once(emb, _channels, _options):
@@ -132,14 +156,21 @@ def _with_patches(options: dict, shared: SharedRows, blocks: int) -> dict:
         wide = context[source]
         return n, wide, wide if value is context else value[source]
 
+    def widen_start(x, extra_options):
+        return x.expand(len(kept), -1, -1) if site_of(extra_options) == first else x
+
     def widen(h, transformer_options):
-        return h[source] if transformer_options["block"] == ("input", blocks - 1) else h
+        return all_rows(h) if transformer_options["block"] == last else h
 
     def widen_skip(h, skip, transformer_options):
-        return h, skip[source]
+        return h, all_rows(skip)
+
+    def all_rows(h):
+        return h.expand(len(source), -1, -1, -1) if len(h) == 1 else h[source]
 
     added: dict[str, Callable] = {
         "emb_patch": embed_once,
+        "middle_patch": widen_start,
         "attn2_patch": widen_context,
         "input_block_patch_after_skip": widen,
         "output_block_patch": widen_skip,

@@ -1,4 +1,5 @@
-"""Below launch the UNet's encoder runs once for y and y_ref, and nobody sees it in the picture."""
+"""Below launch the UNet's encoder runs once for y and y_ref, its start once for all prompts of one
+picture, and nobody sees it in the picture."""
 
 import comfy.model_management
 import pytest
@@ -40,11 +41,21 @@ def with_areas(graph: Graph) -> Graph:
     return Graph(graph.model, graph.positive + area, prompt(5, tokens=154))
 
 
+def with_two_texts(graph: Graph) -> Graph:
+    return Graph(graph.model, graph.positive + prompt(21), graph.negative)
+
+
 def plain(graph: Graph) -> Graph:
     return graph
 
 
-CASES = {"plain": plain, "ControlNet": with_control, "areas": with_areas}
+CASES = {
+    "plain": plain,
+    "two texts": with_two_texts,
+    "ControlNet": with_control,
+    "areas": with_areas,
+}
+ONE_PICTURE = ("plain", "two texts")  # whose rows differ in nothing but their text
 
 
 @pytest.fixture(scope="module")
@@ -79,36 +90,59 @@ class Counted:
         self._hook.remove()
 
 
-def rows_of(graph: Graph, timestep: int, batch: int = 1) -> tuple[int, int]:
-    """Rows of the second block, and of the last, in the last call of a step."""
+def rows_of(graph: Graph, timestep: int, batch: int = 1) -> tuple[int, int, int]:
+    """Rows of the second block, of the third, and of the last, in the last call of a step."""
     unet = graph.model.model.diffusion_model
-    with Counted(unet.input_blocks[1][0]) as first, Counted(unet.out) as last:
+    start, encoder = (unet.input_blocks[i][0] for i in (1, 2))
+    with Counted(start) as first, Counted(encoder) as second, Counted(unet.out) as last:
         graph.step(timestep, batch)
-    return first[-1], last[-1]
+    return first[-1], second[-1], last[-1]
 
 
 @pytest.mark.parametrize("system", (FLASHFACE, OWN_ATTENTION))
+@pytest.mark.parametrize("timestep", (LATE, EARLY))
 @pytest.mark.parametrize("batch", (1, 3))
 @pytest.mark.parametrize("case", CASES)
-def test_the_picture_is_that_of_all_rows_through_the_encoder(bench, apart, system, batch, case):
+def test_the_picture_is_that_of_all_rows_through_the_encoder(
+    bench, apart, system, timestep, batch, case
+):
     people = in_halves() if case == "areas" else (person(1, 2, place=PLACE),)
     graph = CASES[case](bench.graph(system, *people))
-    shared = graph.step(LATE, batch)
+    is_shared = timestep == LATE or (batch == 1 and case in ONE_PICTURE)
     with Counted(graph.model.model.diffusion_model.input_blocks[1][0]) as rows:
-        graph.step(LATE, batch)
+        shared = graph.step(timestep, batch)
     apart()
-    assert relative_error(shared, graph.step(LATE, batch)) < EQUAL
     with Counted(graph.model.model.diffusion_model.input_blocks[1][0]) as all_rows:
-        graph.step(LATE, batch)
-    assert sum(rows) < sum(all_rows)
+        assert relative_error(shared, graph.step(timestep, batch)) < EQUAL
+    assert (sum(rows) < sum(all_rows)) is is_shared
 
 
 @pytest.mark.parametrize("system", (FLASHFACE, OWN_ATTENTION))
 def test_two_rows_of_three_go_through_the_encoder_below_launch(bench, system):
+    """And one of them through its start, where the batch is one picture."""
     graph = bench.graph(system, person(1))
-    assert rows_of(graph, LATE) == (2, 3)
-    assert rows_of(graph, LATE, batch=3) == (6, 9)
-    assert rows_of(graph, EARLY) == (2, 2)
+    assert rows_of(graph, LATE) == (1, 2, 3)
+    assert rows_of(graph, LATE, batch=3) == (6, 6, 9)
+    assert rows_of(graph, EARLY) == (1, 2, 2)
+    assert rows_of(graph, EARLY, batch=3) == (6, 6, 6)
+
+
+def test_what_tells_the_pictures_of_prompts_apart_keeps_their_start_apart(bench):
+    """Core gives what an inpainting model sees to each prompt, and it may be another for each."""
+    graph = bench.graph(FLASHFACE, person(1))
+    ((_, text),) = graph.negative
+    masked = [[graph.negative[0][0], {**text, "mask": torch.ones(1, 16, 16), "strength": 0.5}]]
+    assert rows_of(Graph(graph.model, graph.positive, masked), EARLY) == (1, 2, 2)
+    cond = {"model_conds": {"c_crossattn": None}}
+    x = torch.zeros(1, 4, 16, 16)
+    assert shared_encoder.is_one_picture([[cond], [cond, cond], None], x)
+    assert not shared_encoder.is_one_picture([[cond], [cond]], torch.zeros(2, 4, 16, 16))
+    for other in (
+        {**cond, "area": (8, 8, 0, 0)},
+        {**cond, "control": object()},
+        {"model_conds": {**cond["model_conds"], "c_concat": None}},
+    ):
+        assert not shared_encoder.is_one_picture([[cond], [other]], x)
 
 
 def test_every_row_goes_through_the_encoder_where_y_comes_in_another_call(bench, monkeypatch):
@@ -121,7 +155,7 @@ def test_every_row_goes_through_the_encoder_where_y_comes_in_another_call(bench,
         return free_memory(device, True) if torch_free_too else 0
 
     monkeypatch.setattr(comfy.model_management, "get_free_memory", none_for_a_batch)
-    assert rows_of(graph, LATE) == (1, 1)
+    assert rows_of(graph, LATE) == (1, 1, 1)
     assert relative_error(graph.step(LATE), together) < EQUAL
 
 
@@ -142,8 +176,8 @@ def test_every_row_goes_through_the_encoder_beside_patches_that_come_later(bench
     graph = bench.graph(FLASHFACE, person(1))
     model = graph.model.clone()
     model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, "late", looks_on(late))
-    assert rows_of(graph, LATE) == (2, 3)
-    assert rows_of(Graph(model, graph.positive, graph.negative), LATE) == (3, 3)
+    assert rows_of(graph, LATE) == (1, 2, 3)
+    assert rows_of(Graph(model, graph.positive, graph.negative), LATE) == (3, 3, 3)
 
 
 @pytest.mark.parametrize("other", (FUSION, STUDIO))
@@ -152,7 +186,7 @@ def test_every_row_goes_through_the_encoder_beside_another_system(bench, other):
     people = (person(1, 2),)
     graph = bench.graph(other, *people)
     both = bench.graph(FLASHFACE, *people, model=graph.model)
-    assert rows_of(Graph(both.model, graph.positive, graph.negative), LATE) == (3, 3)
+    assert rows_of(Graph(both.model, graph.positive, graph.negative), LATE) == (3, 3, 3)
 
 
 @pytest.mark.parametrize(
@@ -166,12 +200,23 @@ def test_every_row_goes_through_the_encoder_beside_another_system(bench, other):
     ),
 )
 def test_a_reference_row_is_that_of_its_own_y(twins, kept, source):
-    shared = shared_encoder.shared_rows(twins, torch.device("cpu"))
+    shared = shared_encoder.shared_rows(twins, False, torch.device("cpu"))
     assert shared is not None
     assert shared.kept.tolist() == kept
     assert shared.source.tolist() == source
 
 
+@pytest.mark.parametrize(
+    ("twins", "kept", "source"),
+    (([0, 0], [0, 1], [0, 1]), ([1, 0, -1], [0, 1], [0, 1, 0]), ([-1, 1], [1], [0, 0])),
+)
+def test_rows_of_one_picture_begin_as_one(twins, kept, source):
+    shared = shared_encoder.shared_rows(twins, True, torch.device("cpu"))
+    assert shared is not None
+    assert [numbers.tolist() for numbers in shared] == [kept[:1], kept, source]
+    assert shared_encoder.shared_rows([0], True, torch.device("cpu")) is None
+
+
 def test_rows_without_a_twin_in_the_call_are_not_shared():
     for twins in ([0, -1], [1, 0], [1, -1, -1], [0, 0]):
-        assert shared_encoder.shared_rows(twins, torch.device("cpu")) is None
+        assert shared_encoder.shared_rows(twins, False, torch.device("cpu")) is None

@@ -86,7 +86,7 @@ def make_position(network: ReferenceNetwork) -> PatchSet:
         if rows is None or rows.position is None:
             return h
         shared: SharedRows | None = transformer_options.get(SHARED)
-        position = rows.position if shared is None else rows.position[shared.kept]
+        position = rows.position if shared is None else rows.position[shared.start]
         return h + network.position(position.to(h))
 
     def act(h, transformer_options):
