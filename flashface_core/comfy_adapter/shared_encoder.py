@@ -15,6 +15,7 @@ import comfy.conds
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.patcher_extension import WrappersMP
+from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 
 from .other_packs import others_patch
 from .step import FLASHFACE, Run
@@ -98,13 +99,17 @@ def _is_plain(
     """Whether this is core's UNet as it is, and nothing in its encoder counts the rows.
 
     Patches of cross-attention do, ours for the other systems too. A vector per row (SDXL's) is part
-    of the embedding, which has to be the same for all rows.
+    of the embedding, which has to be the same for all rows. A compiled UNet keeps how many rows
+    went where in its graphs. Without a middle block core adds residuals to what was widened.
     """
+    compiled = options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {}).get(COMPILE_KEY)
     patched = {name for name, listed in options.get("patches", {}).items() if listed}
     residuals = [r for listed in (control or {}).values() for r in listed if r is not None]
     return (
         type(unet) is UNetModel
+        and not compiled
         and unet.num_classes is None
+        and (control is None or unet.middle_block is not None)
         and len(twins) == len(x)
         and all(len(residual) in (1, len(x)) for residual in residuals)
         and not any(name.startswith("attn2") for name in patched)
@@ -166,6 +171,8 @@ def _with_patches(options: dict, shared: SharedRows, unet: Any) -> dict:
         return h, all_rows(skip)
 
     def all_rows(h):
+        if len(h) == len(source):  # no row comes twice
+            return h
         return h.expand(len(source), -1, -1, -1) if len(h) == 1 else h[source]
 
     added: dict[str, Callable] = {

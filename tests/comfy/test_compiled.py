@@ -12,7 +12,7 @@ import torch._inductor.config
 from flashface_pack.flashface_core.comfy_adapter.face_fusion.photos import load_face_fusion
 from flashface_pack.flashface_core.comfy_adapter.flashface.load import load_flashface
 from safetensors.torch import load_file, save_file
-from support.compiled import by_pytorch, compile_node
+from support.compiled import compile_node, pytorch_attention
 from support.control import seeded_like
 from support.face_fusion import write_file
 from support.facestudio import person
@@ -44,8 +44,8 @@ def nothing_compiled():
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
     """A UNet of one size: Dynamo traces every block."""
-    bench = Bench(tmp_path_factory.mktemp("compiled"), multipliers=(1,))
-    return bench.using(model=by_pytorch(bench.model))
+    with pytorch_attention():
+        yield Bench(tmp_path_factory.mktemp("compiled"), multipliers=(1,))
 
 
 @pytest.fixture
@@ -94,6 +94,7 @@ def variants(system: str) -> dict[str, tuple[tuple, dict]]:
         "no face guidance": Guidance(**alike),
         "only late steps": Guidance(**alike, start_percent=0.3),
         "only early steps": Guidance(**alike, end_percent=0.3),
+        "nearly all steps": Guidance(start_percent=0.02, end_percent=0.9),
     }
     found |= {name: (ONE, dict(guidance=g)) for name, g in settings.items() if g is not None}
     if system == FLASHFACE:
@@ -170,7 +171,7 @@ def test_a_compiled_model_is_used_with_and_without_people(bench, system, is_firs
 @every_system
 def test_another_model_of_the_same_shape_has_weights_of_its_own(bench, system, is_first):
     """Core's compiled code fits every network of one shape."""
-    community = by_pytorch(community_model(bench.model, 31))
+    community = community_model(bench.model, 31)
     pairs = {}
     for name, model in (("community", community), ("own", bench.model)):
         plain = bench.graph(system, *ONE, model=model)
@@ -192,7 +193,6 @@ def test_two_checkpoints_of_one_shape_have_reference_attention_of_their_own(
     metadata = {"num_heads": "2", "reference_size": "64", "picture_size": "128"}
     save_file(state, tmp_path / "other.safetensors", metadata)
     other, net = load_flashface(tmp_path / "other.safetensors")
-    other = by_pytorch(other)
     pairs = {}
     for name, model, reference_net in (("one", bench.model, bench.net), ("other", other, net)):
         using = bench.using(net=reference_net)

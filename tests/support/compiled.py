@@ -1,22 +1,23 @@
 """torch.compile as core's TorchCompileModel sets it, where Dynamo traces the whole network."""
 
-from comfy.ldm.modules.attention import attention_pytorch
+from contextlib import contextmanager
+
+import pytest
+from comfy.ldm.modules import attention
 from comfy_api.torch_helpers import set_torch_compile_wrapper
 
 
-def by_pytorch(model):
-    """MODEL with PyTorch's attention, as on a GPU.
+@contextmanager
+def pytorch_attention():
+    """PyTorch's attention as core's own, as on a GPU.
 
     What core takes on a CPU asks how much memory is free, which Dynamo cannot trace: the network
-    would be split into pieces so small that hardly anything of it is compiled.
+    would be split into pieces so small that hardly anything of it is compiled. An override in
+    transformer_options would be what another pack sets, and turn off what is only done alone.
     """
-
-    def override(_function, *args, **kwargs):
-        return attention_pytorch(*args, **kwargs)
-
-    model = model.clone()
-    model.model_options["transformer_options"]["optimized_attention_override"] = override
-    return model
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention, "optimized_attention", attention.attention_pytorch)
+        yield
 
 
 def without_guards_on_options(guards) -> list[bool]:
