@@ -155,7 +155,9 @@ def test_every_claim_is_measured(folder, evaluation, monkeypatch):
     monkeypatch.setattr(ToyEvaluation, "settings", evaluation.settings._replace(steps=1))
     people = ToyEvaluation(2, 1)
     systems = systems_under_test.Systems(people, folder)
-    found = claims.all_of(people, systems, folder / systems_under_test.MAPPING)
+    mapping = folder / systems_under_test.MAPPING
+    found = claims.all_of(people, systems)
+    found |= claims.class_guidance(people, systems, mapping, mapping)
     assert all(-1 <= value <= 1 for value in found.values())
     same = {name: value for name, value in found.items() if name.startswith("with_cgdr")}
     assert same and all(found[name.replace("with", "without", 1)] == same[name] for name in same)

@@ -67,8 +67,10 @@ def _share(right: Tensor) -> float:
     return right.float().mean().item()
 
 
-def class_guidance(evaluation, systems: Systems, without: Path) -> dict[str, float]:
-    """Pictures of adults by two mapping networks of one recipe, the second one without CGDR.
+def class_guidance(
+    evaluation, systems: Systems, trained_with: Path, without: Path
+) -> dict[str, float]:
+    """Pictures of adults by two mapping networks of one recipe, with CGDR and without it.
 
     change: mean difference to the pictures without a person's word, at the head and elsewhere:
     there the text alone decides. agreement: mean probability that the readers give to what the text
@@ -76,7 +78,8 @@ def class_guidance(evaluation, systems: Systems, without: Path) -> dict[str, flo
     an interval over people.
     """
     encoders = systems.folder / FACES
-    mappings = {"with": None, "without": load_face2diffusion(without, encoders)}
+    files = {"with": trained_with, "without": without}
+    mappings = {name: load_face2diffusion(path, encoders) for name, path in files.items()}
     result, agreements, elsewhere = {}, {}, {}
     rows = torch.tensor(rows_of(evaluation))
     owner = rows // len(evaluation.labels)
@@ -220,12 +223,9 @@ def two_people(evaluation, studio: FaceStudio) -> dict[str, float]:
     }
 
 
-def all_of(evaluation, systems: Systems, without_cgdr: Path | None) -> dict[str, float]:
-    """without_cgdr: a mapping network of the same recipe without it; None: not compared."""
+def all_of(evaluation, systems: Systems) -> dict[str, float]:
+    """All but CGDR, for which it takes a second network."""
     words = load_face2diffusion(systems.folder / MAPPING, systems.folder / FACES)
     studio = load_facestudio(systems.folder / STUDIO)
     found = expressions(evaluation, words) | styles(evaluation, studio)
-    found |= two_people(evaluation, studio)
-    if without_cgdr is not None:
-        found |= class_guidance(evaluation, systems, without_cgdr)
-    return found
+    return found | two_people(evaluation, studio)

@@ -1,7 +1,7 @@
 """All systems on the same people, prompts, noise and sampler: one table.
 
     python -m training.tiny.compare --people 20 --seed 1 --json FILE --out FOLDER
-    python -m training.tiny.compare --claims --without-cgdr FILE --json FILE
+    python -m training.tiny.compare --claims --cgdr FILE FILE --json FILE
 
 Every row of the table is the shipped tiny model of one system, run through what its nodes call;
 "copied expression": of the pictures made from a single photo, in a text that asks for another
@@ -159,12 +159,15 @@ def main() -> None:
     parser.add_argument("--models", type=Path, help="folder of tiny models; default: the shipped")
     parser.add_argument("--systems", nargs="+", help="default: all")
     parser.add_argument("--claims", action="store_true", help="what single systems claim, instead")
-    parser.add_argument("--without-cgdr", type=Path, help="with --claims: a mapping network")
+    cgdr = "what CGDR changes, instead: mapping networks of one recipe with it and without"
+    parser.add_argument("--cgdr", type=Path, nargs=2, metavar=("WITH", "WITHOUT"), help=cgdr)
     parser.add_argument("--json", type=Path, help="file for an object of numbers per system")
     parser.add_argument("--out", type=Path, help="folder for the table and a grid of pictures")
     options = parser.parse_args()
-    if options.claims and options.people > NEIGHBOURS:
-        parser.error(f"--people is {options.people}; with --claims give {NEIGHBOURS} or fewer")
+    if (options.claims or options.cgdr) and options.people > NEIGHBOURS:
+        parser.error(
+            f"--people is {options.people}; with --claims or --cgdr give {NEIGHBOURS} or fewer"
+        )
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     find_comfyui(cpu=not torch.cuda.is_available())
 
@@ -176,8 +179,10 @@ def main() -> None:
 
     evaluation = ToyEvaluation(options.people, options.seed, options.models)
     systems = Systems(evaluation, options.models or FOLDER)
-    if options.claims:
-        found = claims.all_of(evaluation, systems, options.without_cgdr)
+    if options.claims or options.cgdr:
+        found = claims.all_of(evaluation, systems) if options.claims else {}
+        if options.cgdr:
+            found |= claims.class_guidance(evaluation, systems, *options.cgdr)
         for name, value in found.items():
             log.info("%36s  %.3f", name, value)
         if options.json:
