@@ -139,6 +139,16 @@ class RowReferences:
         """Whether no row sees anybody."""
         return self._index is None
 
+    @property
+    def has_effect(self) -> bool:
+        """Whether what the rows see changes the picture: not where all is set to 0."""
+        return (
+            self._index is not None
+            and self._references is not None
+            and any(self._level_strengths.values())
+            and any(person.strength for person in self._references.people)
+        )
+
     def at(self, site: Site, size: tuple[int, int]) -> SiteReferences | None:
         """For a site of h x w tokens; None where nobody is seen."""
         level = self._level_strengths[site]

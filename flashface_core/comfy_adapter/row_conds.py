@@ -181,7 +181,7 @@ def make_piece_conds(system: System):
         conds = [listed and [fitting(cond) for cond in listed] for listed in conds]
         is_unmoved = not others_look_at_rows(model_options, conds)
         given = {system.unmoved: is_unmoved}
-        if system is FLASHFACE and step.references is not None:  # else plain to the last bit
+        if system is FLASHFACE:
             given[ONE_PICTURE] = is_unmoved and is_one_picture(conds, x_in)
         with entries(options, given):
             return executor(model, conds, x_in, timestep, model_options, *args, **kwargs)
@@ -215,6 +215,8 @@ def make_row_data(system: System, levels: Mapping[Site, float], attach_rows: Att
                 copies = kept.keep(system.text, key, lambda: _text_copies(c_crossattn, key[0]))
             rows = _rows(system, step, x, options, levels, twins, copies, *given)
             options = attach_rows(options, rows, plain_unet(executor.class_obj))
+            if not rows.has_effect:  # plain to the last bit
+                options = {**options, ONE_PICTURE: False}
         return call_unet(executor, x, t, c_concat, c_crossattn, control, options, **kwargs)
 
     return row_data
