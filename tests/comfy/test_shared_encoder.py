@@ -1,12 +1,16 @@
 """Below launch the UNet's encoder runs once for y and y_ref, its start once for all prompts of one
 picture, and nobody sees it in the picture."""
 
+import itertools
+
 import comfy.model_management
 import pytest
 import torch
 from flashface_pack.flashface_core.comfy_adapter import shared_encoder
+from flashface_pack.nodes.from_model import ReferenceNetFromModel
 from support.control import random_controlnet
 from support.harness import Place, WrappersMP, looks_on, relative_error
+from support.models import reshaped_model
 from support.sampling import prompt
 from support.systems import (
     EARLY,
@@ -27,10 +31,12 @@ EQUAL = 1e-5
 PLACE = Place((0.3, 0.1, 0.4, 0.4), strength=0.8)
 
 
-def with_control(graph: Graph) -> Graph:
+def with_control(graph: Graph, like=None) -> Graph:
+    """like: a MODEL of the topology that the ControlNet has; None: of the graph's own."""
     hint = torch.rand(1, 128, 128, 3, generator=torch.Generator().manual_seed(3))
+    network = random_controlnet(like or graph.model)
     prompts = nodes.ControlNetApplyAdvanced().apply_controlnet(
-        graph.positive, graph.negative, random_controlnet(graph.model), hint, 1.0, 0.0, 1.0
+        graph.positive, graph.negative, network, hint, 1.0, 0.0, 1.0
     )
     return Graph(graph.model, *prompts)
 
@@ -187,6 +193,30 @@ def test_every_row_goes_through_the_encoder_beside_another_system(bench, other):
     graph = bench.graph(other, *people)
     both = bench.graph(FLASHFACE, *people, model=graph.model)
     assert rows_of(Graph(both.model, graph.positive, graph.negative), LATE) == (3, 3, 3)
+
+
+UNETS = {
+    "no attention in the encoder": dict(transformer_depth=[0, 0]),
+    "the first in the second level": dict(transformer_depth=[0, 1]),
+    "two in a row": dict(transformer_depth=[2, 1]),
+    "no middle": dict(transformer_depth_middle=-2),
+}
+
+
+@pytest.mark.parametrize("name", UNETS)
+@pytest.mark.parametrize("has_control", (False, True))
+def test_the_start_ends_where_the_unet_has_its_first_attention(bench, apart, name, has_control):
+    """Without a middle block, what comes out of the encoder and what is added to it are one."""
+    model = reshaped_model(bench.model, 9, **UNETS[name])
+    own = bench.using(own_net=ReferenceNetFromModel.execute(model).args[0])
+    graph = own.graph(OWN_ATTENTION, person(1), model=model)
+    if has_control:
+        graph = with_control(graph, like=bench.model)
+    steps = list(itertools.product((LATE, EARLY), (7.5, 1.0)))
+    drawn = [graph.step(timestep, cfg=cfg) for timestep, cfg in steps]
+    apart()
+    for (timestep, cfg), got in zip(steps, drawn, strict=True):
+        assert relative_error(got, graph.step(timestep, cfg=cfg)) < EQUAL
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,13 @@ def community_model(model, seed: int, dtype=torch.float32, compute_dtype=None):
     return _patcher(config, weights, dtype, compute_dtype)
 
 
+def reshaped_model(model, seed: int, **config):
+    """An SD1.5 MODEL whose UNet differs in `config`, which core's loader would not tell from it."""
+    config = {**model.model.model_config.unet_config, **config}
+    like = _patcher(comfy.supported_models.SD15(config), {}).model.diffusion_model.state_dict()
+    return _patcher(comfy.supported_models.SD15(config), seeded_like(like, seed, norms=0.0))
+
+
 def wider_model(model):
     """SD1.5 with twice the channels."""
     config = dict(model.model.model_config.unet_config)
