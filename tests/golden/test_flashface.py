@@ -11,6 +11,7 @@ from comfy_extras.nodes_custom_sampler import CFGGuider, SamplerCustomAdvanced
 from flashface_pack.flashface_core.capture import feature_maps
 from flashface_pack.flashface_core.comfy_adapter.photo_encoder import ANCHORS
 from flashface_pack.flashface_core.faces.crop import crop_face, pad_to_square
+from flashface_pack.flashface_core.flashface import reference_net
 from flashface_pack.flashface_core.people.place import position_mask
 from safetensors.torch import load_file
 from support.golden import ROOT, golden_files
@@ -45,7 +46,8 @@ def forward(golden, config, networks, record):
     data = golden.tensors()
     features = make_features(net, data["in.ref"], data["in.neg"], place=golden_place(data))
     for t in config["timesteps"]:
-        check_feature_maps(net, data, t, record)
+        taken = maps_taken(net, features, t)
+        check_feature_maps(taken, net.network.sites, data, t, record)
         for lam in config["lams"]:
             rows = raw_rows(model, features, data, t, lam, face_branch=False)
             got = torch.cat([rows[0], rows[1]])
@@ -86,8 +88,25 @@ def raw_rows(model, features, data, t, lam, face_branch):
 
 
 @torch.inference_mode()
-def check_feature_maps(net, data, t, record):
-    maps = feature_maps(net.network.unet, data["in.ref"], t, data["in.neg"], net.network.sites)
+def maps_taken(net, features, t):
+    """The feature maps of the pass whose keys and values the steps at t will find kept."""
+    passes = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reference_net, "feature_maps", spy(feature_maps, passes))
+        net.step_references(features, t, comfy.model_management.get_torch_device())
+    (maps,) = passes
+    return maps
+
+
+def spy(function, results: list):
+    def call(*args, **options):
+        results.append(function(*args, **options))
+        return results[-1]
+
+    return call
+
+
+def check_feature_maps(maps, sites, data, t, record):
     compared = 0
     for (part, block, _), got in maps.items():
         name = "middle_1" if part == "middle" else f"decoder_{block}"
@@ -107,7 +126,7 @@ def check_feature_maps(net, data, t, record):
         if f"{key}.full" in data:
             record("features", relative_error(got, data[f"{key}.full"]), FEATURES)
         compared += 1
-    assert compared == len(net.network.sites)
+    assert compared == len(sites)
 
 
 def check_guidance(model, features, data, index, setting, record):
