@@ -9,6 +9,7 @@ from support.tools import ROOT
 
 @pytest.fixture(scope="module")
 def likeness():
+    pytest.importorskip("webdataset", reason="reading photographs needs it")
     sys.path.append(str(ROOT))  # behind all else: benchmarks are no part of the pack
     try:
         from benchmarks import likeness
