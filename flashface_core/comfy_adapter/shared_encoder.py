@@ -23,7 +23,7 @@ from .unet import site_of, transformer_blocks
 
 log = logging.getLogger("flashface")
 
-KEY = "flashface_shared_encoder"
+KEY, CORES = "flashface_shared_encoder", "flashface_cores_unet"
 # In model_conds, beside a y_ref whose rows nobody moves: n for the n-th y, -n for its y_ref, or 0.
 TWIN = "flashface_twin"
 SHARED = "flashface_shared"  # in transformer_options: the SharedRows of one UNet call
@@ -82,8 +82,9 @@ def share_encoder(executor, x, t, c_concat, c_crossattn, control, transformer_op
     # A call of rows that nobody has marked has no y_ref.
     order = [0] * len(x) if twins is None else twins.tolist()
     shared, unet = None, executor.class_obj.diffusion_model
-    if _is_plain(unet, x, order, control, options):
-        run: Run = options.get(FLASHFACE.run) or Run()
+    run: Run = options.get(FLASHFACE.run) or Run()
+    is_cores = run.keep(CORES, id(unet), lambda: runs_cores_code(unet))
+    if is_cores and _is_plain(unet, x, order, control, options):
         key = order, is_one, x.device
         shared = run.keep(KEY, key, lambda: shared_rows(*key))
     start, kept = (len(x), len(x)) if shared is None else (len(shared.start), len(shared.kept))
@@ -91,6 +92,17 @@ def share_encoder(executor, x, t, c_concat, c_crossattn, control, transformer_op
     if shared is not None:
         options = _with_patches(options, shared, unet)
     return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+
+
+def runs_cores_code(unet: torch.nn.Module) -> bool:
+    """Whether every module runs a forward of core's or PyTorch's. What a node has put in its place
+    (a compiled one, one that repeats samples) may count rows."""
+    modules = list(unet.modules())
+    classes = {type(module) for module in modules}
+    sources = {name for one in classes for name in (one.__module__, one.forward.__module__)}
+    return {name.partition(".")[0] for name in sources} <= {"comfy", "torch"} and not any(
+        {"forward", "_forward"} & vars(module).keys() for module in modules
+    )
 
 
 def _is_plain(

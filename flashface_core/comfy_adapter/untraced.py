@@ -26,7 +26,7 @@ Action = Callable[[Sequence[torch.Tensor], dict[str, Any]], torch.Tensor]
 ACTIONS = "flashface_actions"  # in transformer_options: Action by name
 
 _running = threading.local()  # .options: transformer_options of this thread's UNet call
-_operator: Any = None  # made by the first compiled run
+_operator: Any = None  # made by the first run
 _library: Any = None  # an operator lives as long as its library
 
 
@@ -86,11 +86,34 @@ def _graph_marks(model: "BaseModel", options: dict[str, Any]) -> dict[str, bool]
 
     {} where no graphs are made. The UNet takes and ignores them.
     """
-    is_compiled = COMPILE_KEY in options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {})
-    if not is_compiled and plain_unet(model) is model.diffusion_model:
+    _define_operator()  # also for packs that compile single blocks
+    if not _is_compiled(model, options):
         return {}
-    _define_operator()
     return {f"{name}_in_graph": True for name in options.get(ACTIONS, {})}
+
+
+def _is_compiled(model: "BaseModel", options: dict[str, Any]) -> bool:
+    """Whether torch.compile has the whole UNet, by core's node or by another pack's."""
+    if COMPILE_KEY in options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {}):
+        return True
+    unet = plain_unet(model)
+    return unet is not model.diffusion_model or _has_compiled_forward(unet)
+
+
+def _has_compiled_forward(unet: Any) -> bool:
+    forwards = (vars(unet).get(name) for name in ("forward", "_forward"))
+    return any(hasattr(forward, "_torchdynamo_orig_callable") for forward in forwards)
+
+
+@contextmanager
+def uncompiled(unet: Any):
+    """A UNet whose forward another pack has compiled runs as it was, for a pass of our own: there
+    operators would find no transformer_options."""
+    if _has_compiled_forward(unet):
+        with torch.compiler.set_stance("force_eager"):
+            yield
+    else:
+        yield
 
 
 def plain_unet(model: "BaseModel") -> Any:

@@ -13,7 +13,7 @@ import torch._inductor.config
 from flashface_pack.flashface_core.comfy_adapter.face_fusion.photos import load_face_fusion
 from flashface_pack.flashface_core.comfy_adapter.flashface.load import load_flashface
 from safetensors.torch import load_file, save_file
-from support.compiled import compile_node, pytorch_attention
+from support.compiled import compile_node, pytorch_attention, without_guards_on_options
 from support.control import seeded_like
 from support.face_fusion import write_file
 from support.facestudio import person
@@ -238,6 +238,22 @@ def test_all_systems_on_one_model_are_compiled_together(bench, is_first):
         later = plain.patched(compile_node) if is_first else everybody(compiled, weights)
         pairs[str(weights)] = later, plain
     assert errors(pairs) == {}
+
+
+@pytest.mark.parametrize("name", ["forward", "_forward"])
+@pytest.mark.parametrize("system", [FLASHFACE, OWN_ATTENTION])
+def test_a_forward_that_another_pack_has_compiled(bench, system, name):
+    """In core's place, not by core's wrapper; packs drop guards as core does."""
+
+    def compile_forward(model):
+        model, path = model.clone(), f"diffusion_model.{name}"
+        options = {"guard_filter_fn": without_guards_on_options}
+        forward = model.get_model_object(path)
+        model.add_object_patch(path, torch.compile(forward, backend="eager", options=options))
+        return model
+
+    plain = bench.graph(system, *in_halves())
+    assert errors({"": (plain.patched(compile_forward), plain)}, Graph.sample) == {}
 
 
 @pytest.mark.slow

@@ -219,6 +219,46 @@ def test_the_start_ends_where_the_unet_has_its_first_attention(bench, apart, nam
         assert relative_error(got, graph.step(timestep, cfg=cfg)) < EQUAL
 
 
+def of_the_first_sample(forward):
+    return lambda x, *args, **options: forward(x[:1].expand_as(x), *args, **options)
+
+
+class Elsewhere(torch.nn.Module):
+    """A layer in another's place."""
+
+    def __init__(self, layer: torch.nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+# What other nodes replace: where, and by what.
+REPLACED = {
+    "the UNet's blocks": ("diffusion_model._forward", of_the_first_sample),
+    "a block": ("diffusion_model.input_blocks.1.0.forward", of_the_first_sample),
+    "a layer": ("diffusion_model.input_blocks.1.0.skip_connection", Elsewhere),
+}
+
+
+@pytest.mark.parametrize("name", REPLACED)
+@pytest.mark.parametrize("system", (FLASHFACE, OWN_ATTENTION))
+def test_a_unet_in_which_something_is_replaced_sees_every_row(bench, system, name):
+    where, by = REPLACED[name]
+
+    def replaced(model):
+        model = model.clone()
+        model.add_object_patch(where, by(model.get_model_object(where)))
+        return model
+
+    for graph in (
+        bench.graph(system, *in_halves()).patched(replaced),
+        bench.graph(system, *in_halves(), model=replaced(bench.model)),
+    ):
+        assert [rows_of(graph, timestep)[0] for timestep in (LATE, EARLY)] == [3, 2]
+
+
 @pytest.mark.parametrize(
     ("twins", "kept", "source"),
     (

@@ -44,7 +44,7 @@ from ..unet import (
     site_of,
     transformer_block,
 )
-from ..untraced import make_announcement, plain_unet
+from ..untraced import make_announcement, plain_unet, uncompiled
 from .attachment import Attachment
 
 if TYPE_CHECKING:
@@ -163,17 +163,19 @@ class LiveReferenceNet(PhotoEncoder):
                 device=device,
             ).to(device, dtype)
             y = y.expand(len(latents), -1)
-        return feature_maps(
-            plain_unet(model),
-            latents.to(device, dtype),
-            timestep,
-            features.context.to(device, dtype),
-            self.shape.widths,
-            y,
-            {name: [patch] for name, patch in patches.items()},
-            self.reads,
-            attention_options(device),
-        )
+        unet = plain_unet(model)
+        with uncompiled(unet):
+            return feature_maps(
+                unet,
+                latents.to(device, dtype),
+                timestep,
+                features.context.to(device, dtype),
+                self.shape.widths,
+                y,
+                {name: [patch] for name, patch in patches.items()},
+                self.reads,
+                attention_options(device),
+            )
 
 
 def reference_net_from_model(model: "ModelPatcher") -> LiveReferenceNet:
