@@ -84,7 +84,10 @@ def transformer_block(unet: Any, site: Site) -> Any:
 
 
 def context_widths(blocks: Mapping[Site, Any]) -> set[int]:
-    return {block.attn2.to_k.in_features for block in blocks.values() if block.attn2 is not None}
+    """Where an earlier run's MODEL has left another attention in the UNet that both share, the
+    other blocks tell."""
+    layers = [getattr(block.attn2, "to_k", None) for block in blocks.values()]
+    return {layer.in_features for layer in layers if layer is not None}
 
 
 def transformer_blocks(unet: Any, with_encoder: bool = False) -> dict[Site, Any]:

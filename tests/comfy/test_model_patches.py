@@ -6,6 +6,7 @@ test_beside_core_nodes.py shows what zero means on either side.
 from dataclasses import replace
 
 import comfy.sd
+import comfy.utils
 import pytest
 import torch
 from comfy_extras.nodes_freelunch import FreeU, FreeU_V2
@@ -52,6 +53,35 @@ def test_a_lora_changes_the_picture_and_the_face_stays(flashface, part):
     # And when it is taken off again, nothing of it is left.
     again = step(apply_features(flashface.model, features, GUIDANCE))
     assert torch.equal(again, without_lora)
+
+
+class OtherAttention(torch.nn.Module):
+    """Without to_k, as packs that share attention between pictures have it."""
+
+    def __init__(self, attention):
+        super().__init__()
+        self.attention = attention
+
+    def forward(self, *args, **options):
+        return self.attention(*args, **options)
+
+
+def test_apply_finds_another_nodes_attention_that_a_run_has_left_in_the_unet(flashface):
+    """Core takes object patches out of a UNet only when another MODEL of it is run."""
+    where = "diffusion_model.output_blocks.0.1.transformer_blocks.0.attn2"
+    prompts = flashface.positive, flashface.negative
+    x = noisy(flashface.model, noise(7), LATE)
+
+    def step():
+        patched = apply_features(flashface.model, flashface.features(), GUIDANCE)
+        return guided(classic(patched, *prompts), x, LATE)
+
+    expected = step()
+    other = flashface.model.clone()
+    other.add_object_patch(where, OtherAttention(flashface.model.get_model_object(where)))
+    guided(classic(other, *prompts), x, LATE)
+    assert isinstance(comfy.utils.get_attr(flashface.model.model, where), OtherAttention)  # left
+    assert torch.equal(step(), expected)
 
 
 def test_a_lora_on_the_middle_of_the_target_leaves_the_feature_maps_alone(flashface):
