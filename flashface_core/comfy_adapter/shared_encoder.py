@@ -20,6 +20,7 @@ from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 from .other_packs import others_patch
 from .step import FLASHFACE, Run
 from .unet import site_of, transformer_blocks
+from .untraced import OWN_FORWARDS
 
 log = logging.getLogger("flashface")
 
@@ -101,7 +102,7 @@ def runs_cores_code(unet: torch.nn.Module) -> bool:
     classes = {type(module) for module in modules}
     sources = {name for one in classes for name in (one.__module__, one.forward.__module__)}
     return {name.partition(".")[0] for name in sources} <= {"comfy", "torch"} and not any(
-        {"forward", "_forward"} & vars(module).keys() for module in modules
+        OWN_FORWARDS & vars(module).keys() for module in modules
     )
 
 

@@ -84,8 +84,8 @@ def transformer_block(unet: Any, site: Site) -> Any:
 
 
 def context_widths(blocks: Mapping[Site, Any]) -> set[int]:
-    """Where an earlier run's MODEL has left another attention in the UNet that both share, the
-    other blocks tell."""
+    """Those of the text, in all blocks with an attention of core's. The run of another MODEL may
+    have left one of its own in the UNet that both share."""
     layers = [getattr(block.attn2, "to_k", None) for block in blocks.values()]
     return {layer.in_features for layer in layers if layer is not None}
 

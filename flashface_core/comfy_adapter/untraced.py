@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # Tensors and the extra_options of one place in the UNet to a tensor like the first one.
 Action = Callable[[Sequence[torch.Tensor], dict[str, Any]], torch.Tensor]
 
+OWN_FORWARDS = {"forward", "_forward"}  # of one module, where another pack has put it
 ACTIONS = "flashface_actions"  # in transformer_options: Action by name
 
 _running = threading.local()  # .options: transformer_options of this thread's UNet call
@@ -94,22 +95,21 @@ def _graph_marks(model: "BaseModel", options: dict[str, Any]) -> dict[str, bool]
 
 def _is_compiled(model: "BaseModel", options: dict[str, Any]) -> bool:
     """Whether torch.compile has the whole UNet, by core's node or by another pack's."""
-    if COMPILE_KEY in options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {}):
-        return True
+    by_core = COMPILE_KEY in options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {})
     unet = plain_unet(model)
-    return unet is not model.diffusion_model or _has_compiled_forward(unet)
+    return by_core or unet is not model.diffusion_model or _has_compiled_forward(unet)
 
 
-def _has_compiled_forward(unet: Any) -> bool:
-    forwards = (vars(unet).get(name) for name in ("forward", "_forward"))
+def _has_compiled_forward(module: torch.nn.Module) -> bool:
+    forwards = (vars(module).get(name) for name in OWN_FORWARDS)
     return any(hasattr(forward, "_torchdynamo_orig_callable") for forward in forwards)
 
 
 @contextmanager
-def uncompiled(unet: Any):
-    """A UNet whose forward another pack has compiled runs as it was, for a pass of our own: there
-    operators would find no transformer_options."""
-    if _has_compiled_forward(unet):
+def uncompiled(unet: torch.nn.Module):
+    """A UNet of which another pack has compiled forwards runs without them, for a pass of our own:
+    there operators would find no transformer_options."""
+    if any(_has_compiled_forward(module) for module in unet.modules()):
         with torch.compiler.set_stance("force_eager"):
             yield
     else:

@@ -20,6 +20,7 @@ from support.facestudio import person
 from support.harness import Guidance, relative_error
 from support.models import community_model
 from support.systems import (
+    EARLY,
     FLASHFACE,
     FUSION,
     LATE,
@@ -104,16 +105,24 @@ def variants(system: str) -> dict[str, tuple[tuple, dict]]:
     return found
 
 
-def one_step(graph: Graph) -> torch.Tensor:
-    """With face guidance. A whole picture has steps with fewer rows, too, for which all is compiled
-    once more."""
-    return graph.step(LATE)
+def two_steps(graph: Graph, has_face_term: bool = True) -> torch.Tensor:
+    """Above the launch of face guidance and below it, as many rows each: what is compiled for the
+    one is what the other runs, where a picture's two steps are compiled for apart.
+
+    has_face_term: below launch there is a row more for every picture.
+    """
+    early, late = graph.step(EARLY, 3), graph.step(LATE, 2 if has_face_term else 3)
+    return torch.cat([early, late])
 
 
-def errors(pairs: dict[str, tuple[Graph, Graph]], draw=one_step) -> dict[str, float]:
+def errors(pairs: dict[str, tuple[Graph, Graph]], draw=Graph.sample) -> dict[str, float]:
     """By name, of (compiled, as it is): relative errors that are too large."""
     found = {name: relative_error(*map(draw, pair)) for name, pair in pairs.items()}
     return {name: round(error, 6) for name, error in found.items() if not error <= EQUAL}
+
+
+def steps_of(system: str):
+    return partial(two_steps, has_face_term=system in (FLASHFACE, OWN_ATTENTION))
 
 
 def graphs(bench: Bench, system: str, is_first: bool, cases: dict) -> dict:
@@ -184,7 +193,7 @@ def test_another_model_of_the_same_shape_has_weights_of_its_own(bench, system, i
         else:
             pairs[name] = bench.graph(system, *ONE, model=compile_node(model)), plain
     order = sorted(pairs, reverse=not is_first)
-    assert errors({name: pairs[name] for name in order}) == {}
+    assert errors({name: pairs[name] for name in order}, steps_of(system)) == {}
 
 
 @both_orders
@@ -207,7 +216,7 @@ def test_two_checkpoints_of_one_shape_have_reference_attention_of_their_own(
             pairs[name] = using.graph(FLASHFACE, *ONE, model=compile_node(model)), plain
         bare = Graph(model, plain.positive, plain.negative)
         pairs[f"{name}, bare"] = bare.patched(compile_node), bare
-    assert errors(pairs) == {}
+    assert errors(pairs, two_steps) == {}
 
 
 @both_orders
@@ -237,11 +246,11 @@ def test_all_systems_on_one_model_are_compiled_together(bench, is_first):
         plain = everybody(bench.model, weights)
         later = plain.patched(compile_node) if is_first else everybody(compiled, weights)
         pairs[str(weights)] = later, plain
-    assert errors(pairs) == {}
+    assert errors(pairs, two_steps) == {}
 
 
-@pytest.mark.parametrize("name", ["forward", "_forward"])
-@pytest.mark.parametrize("system", [FLASHFACE, OWN_ATTENTION])
+@pytest.mark.parametrize("name", ["forward", "_forward", "output_blocks.1.1.forward"])
+@every_system
 def test_a_forward_that_another_pack_has_compiled(bench, system, name):
     """In core's place, not by core's wrapper; packs drop guards as core does."""
 
@@ -253,22 +262,19 @@ def test_a_forward_that_another_pack_has_compiled(bench, system, name):
         return model
 
     plain = bench.graph(system, *in_halves())
-    assert errors({"": (plain.patched(compile_forward), plain)}, Graph.sample) == {}
+    assert errors({"": (plain.patched(compile_forward), plain)}) == {}
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++") and not shutil.which("clang++"), reason="no compiler")
 @pytest.mark.parametrize("system", [FLASHFACE, OWN_ATTENTION, FUSION])
 def test_inductor_draws_the_same_within_its_own_rounding(bench, system, processor_at_its_word):
-    model = compile_node(bench.model, "inductor")
-    plain, compiled = bench.plain(), bench.plain(model)
-    # Always three rows, so that most kernels are compiled once.
-    three = dict(batch=3, cfg=1.0)
-    rounding = relative_error(compiled.step(LATE, **three), plain.step(LATE, **three))
-    rows = three if system == FUSION else {}  # the others add one to the two of their prompts
+    model, draw = compile_node(bench.model, "inductor"), steps_of(system)
+    plain = [two_steps(graph, False) for graph in (bench.plain(model), bench.plain())]
+    rounding = relative_error(*plain)
     for weights in ((1.0, 1.0), (0.2, 1.8)):
         people = (person(1, 2, weights=weights),)
-        expected = bench.graph(system, *people).step(LATE, **rows)
-        got = bench.graph(system, *people, model=model).step(LATE, **rows)
+        expected = draw(bench.graph(system, *people))
+        got = draw(bench.graph(system, *people, model=model))
         # Face guidance multiplies what two branches differ by.
         assert relative_error(got, expected) <= max(20 * rounding, EQUAL)

@@ -13,11 +13,13 @@ from comfy_extras.nodes_freelunch import FreeU, FreeU_V2
 from comfy_extras.nodes_hypertile import HyperTile
 from comfy_extras.nodes_tomesd import TomePatchModel
 from flashface_pack.flashface_core.capture import feature_maps
+from flashface_pack.flashface_core.errors import FlashFaceError
 from support.control import lora_state
 from support.core_calls import context_windows
 from support.harness import Guidance, apply_features, load_flashface, relative_error
 from support.image_prompt import image_prompt, louder_prompt
 from support.sampling import classic, face_step, guided, ksampler, noise, noisy
+from support.systems import STUDIO, SYSTEMS, person
 
 GUIDANCE = Guidance()
 LATE = 501
@@ -66,21 +68,23 @@ class OtherAttention(torch.nn.Module):
         return self.attention(*args, **options)
 
 
-def test_apply_finds_another_nodes_attention_that_a_run_has_left_in_the_unet(flashface):
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_apply_meets_another_nodes_attention_that_a_run_has_left_in_the_unet(bench, system):
     """Core takes object patches out of a UNet only when another MODEL of it is run."""
     where = "diffusion_model.output_blocks.0.1.transformer_blocks.0.attn2"
-    prompts = flashface.positive, flashface.negative
-    x = noisy(flashface.model, noise(7), LATE)
 
     def step():
-        patched = apply_features(flashface.model, flashface.features(), GUIDANCE)
-        return guided(classic(patched, *prompts), x, LATE)
+        return bench.graph(system, person(1, 2)).step(LATE)
 
     expected = step()
-    other = flashface.model.clone()
-    other.add_object_patch(where, OtherAttention(flashface.model.get_model_object(where)))
-    guided(classic(other, *prompts), x, LATE)
-    assert isinstance(comfy.utils.get_attr(flashface.model.model, where), OtherAttention)  # left
+    other = bench.model.clone()
+    other.add_object_patch(where, OtherAttention(bench.model.get_model_object(where)))
+    bench.plain(other).step(LATE)
+    assert isinstance(comfy.utils.get_attr(bench.model.model, where), OtherAttention)  # left
+    if system == STUDIO:  # whose tensors core itself would not find
+        with pytest.raises(FlashFaceError, match="no such tensor in MODEL; use .* load it anew"):
+            step()
+        bench.plain().step(LATE)  # takes it out
     assert torch.equal(step(), expected)
 
 

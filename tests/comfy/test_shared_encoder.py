@@ -6,6 +6,7 @@ import itertools
 import comfy.model_management
 import pytest
 import torch
+from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from flashface_pack.flashface_core.comfy_adapter import shared_encoder
 from flashface_pack.nodes.from_model import ReferenceNetFromModel
 from support.control import random_controlnet
@@ -257,6 +258,15 @@ def test_a_unet_in_which_something_is_replaced_sees_every_row(bench, system, nam
         bench.graph(system, *in_halves(), model=replaced(bench.model)),
     ):
         assert [rows_of(graph, timestep)[0] for timestep in (LATE, EARLY)] == [3, 2]
+
+
+@pytest.mark.parametrize("system", (FLASHFACE, OWN_ATTENTION))
+def test_a_class_of_which_a_pack_replaces_forward_sees_every_row(bench, system, monkeypatch):
+    """For every UNet there is, as some do when they are loaded."""
+    forward = ResBlock.forward
+    monkeypatch.setattr(ResBlock, "forward", lambda *args, **options: forward(*args, **options))
+    graph = bench.graph(system, *in_halves())
+    assert [rows_of(graph, timestep)[0] for timestep in (LATE, EARLY)] == [3, 2]
 
 
 @pytest.mark.parametrize(

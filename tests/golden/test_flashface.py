@@ -91,19 +91,16 @@ def raw_rows(model, features, data, t, lam, face_branch):
 def maps_taken(net, features, t):
     """The feature maps of the pass whose keys and values the steps at t will find kept."""
     passes = []
+
+    def noted(*args, **options):
+        passes.append(feature_maps(*args, **options))
+        return passes[-1]
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reference_net, "feature_maps", spy(feature_maps, passes))
+        patch.setattr(reference_net, "feature_maps", noted)
         net.step_references(features, t, comfy.model_management.get_torch_device())
     (maps,) = passes
     return maps
-
-
-def spy(function, results: list):
-    def call(*args, **options):
-        results.append(function(*args, **options))
-        return results[-1]
-
-    return call
 
 
 def check_feature_maps(maps, sites, data, t, record):

@@ -7,8 +7,9 @@ from comfy.patcher_extension import WrappersMP
 from ...errors import FlashFaceError
 from ..row_conds import SAID
 from ..step import Run, entries, say_bypassed
+from ..unet import context_widths, transformer_blocks
 from .networks import SOURCE, FaceStudio, Source
-from .people import KEY, NODE, RUN, attach_people, cross_attentions
+from .people import KEY, NODE, RUN, attach_people
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -73,8 +74,8 @@ def _check_fit(model: "ModelPatcher", facestudio: FaceStudio) -> None:
             f"MODEL already carries FaceStudio's weights ({carried}); connect a MODEL without "
             "FaceStudio Apply."
         )
-    attentions = cross_attentions(getattr(model.model, "diffusion_model", None))
-    widths = {attention.to_k.in_features for attention in attentions.values()}
+    unet = getattr(model.model, "diffusion_model", None)
+    widths = context_widths(transformer_blocks(unet, with_encoder=True))
     if widths != {facestudio.context_width}:
         found = f"context width {', '.join(map(str, sorted(widths)))}" if widths else "no UNet"
         raise FlashFaceError(
@@ -88,5 +89,6 @@ def _check_fit(model: "ModelPatcher", facestudio: FaceStudio) -> None:
             found = "no such tensor" if there is None else f"{tuple(there.shape)}"
             raise FlashFaceError(
                 f"{name} and MODEL ({kind}) do not fit: {key} is {tuple(tensor.shape)} in the file "
-                f"and {found} in MODEL; use the MODEL that FaceStudio was trained on."
+                f"and {found} in MODEL; use the MODEL that FaceStudio was trained on, and load it "
+                "anew if another node has replaced layers of it."
             )
