@@ -20,10 +20,8 @@ from support.facestudio import person
 from support.harness import Guidance, relative_error
 from support.models import community_model
 from support.systems import (
-    EARLY,
     FLASHFACE,
     FUSION,
-    LATE,
     OWN_ATTENTION,
     STUDIO,
     SYSTEMS,
@@ -105,24 +103,10 @@ def variants(system: str) -> dict[str, tuple[tuple, dict]]:
     return found
 
 
-def two_steps(graph: Graph, has_face_term: bool = True) -> torch.Tensor:
-    """Above the launch of face guidance and below it, as many rows each: what is compiled for the
-    one is what the other runs, where a picture's two steps are compiled for apart.
-
-    has_face_term: below launch there is a row more for every picture.
-    """
-    early, late = graph.step(EARLY, 3), graph.step(LATE, 2 if has_face_term else 3)
-    return torch.cat([early, late])
-
-
 def errors(pairs: dict[str, tuple[Graph, Graph]], draw=Graph.sample) -> dict[str, float]:
     """By name, of (compiled, as it is): relative errors that are too large."""
     found = {name: relative_error(*map(draw, pair)) for name, pair in pairs.items()}
     return {name: round(error, 6) for name, error in found.items() if not error <= EQUAL}
-
-
-def steps_of(system: str):
-    return partial(two_steps, has_face_term=system in (FLASHFACE, OWN_ATTENTION))
 
 
 def graphs(bench: Bench, system: str, is_first: bool, cases: dict) -> dict:
@@ -164,20 +148,15 @@ def test_every_case_here_draws_a_picture_of_its_own(bench, system):
 @both_orders
 @every_system
 def test_what_comes_after_another_picture_is_drawn_with_its_own_values(bench, system, is_first):
-    cases = {"one": (ONE, {}), **variants(system)}
-    pairs = graphs(bench, system, is_first, cases)
-    assert errors(pairs, partial(Graph.sample, batch=3 if is_first else 1)) == {}
-
-
-@both_orders
-@every_system
-def test_a_compiled_model_is_used_with_and_without_people(bench, system, is_first):
-    pairs = graphs(bench, system, is_first, {"one": (ONE, {})})
-    bare = {"nobody": (bench.plain(compile_node(bench.model)), bench.plain())}
-    if not is_first:  # the very same compiled network
-        bare = graphs(bench, system, is_first, {"nobody": ((), {})})
-    pairs = pairs | bare if is_first else bare | pairs
-    assert errors(pairs) == {}
+    """Nobody's picture too: after the others, or before them by the very same compiled network."""
+    people = {"one": (ONE, {}), **variants(system)}
+    if is_first:
+        pairs = graphs(bench, system, is_first, people)
+        pairs["nobody"] = bench.plain(compile_node(bench.model)), bench.plain()
+        assert errors(pairs, partial(Graph.sample, batch=3)) == {}
+    else:
+        pairs = graphs(bench, system, is_first, {"nobody": ((), {}), **people})
+        assert errors(pairs) == {}
 
 
 @both_orders
@@ -193,7 +172,7 @@ def test_another_model_of_the_same_shape_has_weights_of_its_own(bench, system, i
         else:
             pairs[name] = bench.graph(system, *ONE, model=compile_node(model)), plain
     order = sorted(pairs, reverse=not is_first)
-    assert errors({name: pairs[name] for name in order}, steps_of(system)) == {}
+    assert errors({name: pairs[name] for name in order}) == {}
 
 
 @both_orders
@@ -216,7 +195,7 @@ def test_two_checkpoints_of_one_shape_have_reference_attention_of_their_own(
             pairs[name] = using.graph(FLASHFACE, *ONE, model=compile_node(model)), plain
         bare = Graph(model, plain.positive, plain.negative)
         pairs[f"{name}, bare"] = bare.patched(compile_node), bare
-    assert errors(pairs, two_steps) == {}
+    assert errors(pairs) == {}
 
 
 @both_orders
@@ -246,7 +225,7 @@ def test_all_systems_on_one_model_are_compiled_together(bench, is_first):
         plain = everybody(bench.model, weights)
         later = plain.patched(compile_node) if is_first else everybody(compiled, weights)
         pairs[str(weights)] = later, plain
-    assert errors(pairs, two_steps) == {}
+    assert errors(pairs) == {}
 
 
 @pytest.mark.parametrize("name", ["forward", "_forward", "output_blocks.1.1.forward"])
@@ -269,12 +248,12 @@ def test_a_forward_that_another_pack_has_compiled(bench, system, name):
 @pytest.mark.skipif(not shutil.which("g++") and not shutil.which("clang++"), reason="no compiler")
 @pytest.mark.parametrize("system", [FLASHFACE, OWN_ATTENTION, FUSION])
 def test_inductor_draws_the_same_within_its_own_rounding(bench, system, processor_at_its_word):
-    model, draw = compile_node(bench.model, "inductor"), steps_of(system)
-    plain = [two_steps(graph, False) for graph in (bench.plain(model), bench.plain())]
-    rounding = relative_error(*plain)
+    model = compile_node(bench.model, "inductor")
+    plain = bench.plain()
+    rounding = relative_error(bench.plain(model).sample(), plain.sample())
     for weights in ((1.0, 1.0), (0.2, 1.8)):
         people = (person(1, 2, weights=weights),)
-        expected = draw(bench.graph(system, *people))
-        got = draw(bench.graph(system, *people, model=model))
+        expected = bench.graph(system, *people).sample()
+        got = bench.graph(system, *people, model=model).sample()
         # Face guidance multiplies what two branches differ by.
         assert relative_error(got, expected) <= max(20 * rounding, EQUAL)
