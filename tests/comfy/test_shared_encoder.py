@@ -6,7 +6,7 @@ import itertools
 import comfy.model_management
 import pytest
 import torch
-from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
+from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample
 from flashface_pack.flashface_core.comfy_adapter import shared_encoder
 from flashface_pack.nodes.from_model import ReferenceNetFromModel
 from support.control import random_controlnet
@@ -224,15 +224,14 @@ def of_the_first_sample(forward):
     return lambda x, *args, **options: forward(x[:1].expand_as(x), *args, **options)
 
 
-class Elsewhere(torch.nn.Module):
-    """A layer in another's place."""
+@pytest.fixture
+def untouched():
+    """The UNet without what a MODEL before has put there, which core leaves in it."""
+    comfy.model_management.unload_all_models()
 
-    def __init__(self, layer: torch.nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
 
-    def forward(self, x):
-        return self.layer(x)
+class Elsewhere(torch.nn.Sequential):
+    """A layer in another's place, of a pack's class; its forward is PyTorch's."""
 
 
 # What other nodes replace: where, and by what.
@@ -244,6 +243,7 @@ REPLACED = {
 
 
 @pytest.mark.parametrize("name", REPLACED)
+@pytest.mark.usefixtures("untouched")
 @pytest.mark.parametrize("system", (FLASHFACE, OWN_ATTENTION))
 def test_a_unet_in_which_something_is_replaced_sees_every_row(bench, system, name):
     where, by = REPLACED[name]
@@ -258,14 +258,19 @@ def test_a_unet_in_which_something_is_replaced_sees_every_row(bench, system, nam
         bench.graph(system, *in_halves(), model=replaced(bench.model)),
     ):
         assert [rows_of(graph, timestep)[0] for timestep in (LATE, EARLY)] == [3, 2]
+    comfy.model_management.unload_all_models()  # and core puts back what was there
+    graph = bench.graph(system, *in_halves())
+    assert [rows_of(graph, timestep)[0] for timestep in (LATE, EARLY)] == [1, 1]
 
 
+@pytest.mark.usefixtures("untouched")
 @pytest.mark.parametrize("system", (FLASHFACE, OWN_ATTENTION))
 def test_a_class_of_which_a_pack_replaces_forward_sees_every_row(bench, system, monkeypatch):
     """For every UNet there is, as some do when they are loaded."""
-    forward = ResBlock.forward
-    monkeypatch.setattr(ResBlock, "forward", lambda *args, **options: forward(*args, **options))
-    graph = bench.graph(system, *in_halves())
+    graph, forward = bench.graph(system, *in_halves()), Downsample.forward
+    rows = [rows_of(graph, timestep)[0] for timestep in (LATE, EARLY)]
+    monkeypatch.setattr(Downsample, "forward", lambda *args, **options: forward(*args, **options))
+    assert rows == [1, 1]
     assert [rows_of(graph, timestep)[0] for timestep in (LATE, EARLY)] == [3, 2]
 
 
