@@ -6,7 +6,7 @@ from pathlib import Path
 import requests
 import websocket
 
-_, server, *photos = sys.argv
+_, server, *photos = sys.argv if len(sys.argv) > 2 else sys.exit("give 127.0.0.1:8188 PHOTO")
 workflow = json.loads(Path("workflows/api/01_start_here.json").read_text())
 node = {one["_meta"]["title"]: one for one in workflow.values()}
 for title, photo in zip(sorted(t for t in node if t[:5] == "Photo"), photos, strict=True):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from comfy_api_simplified import ComfyApiWrapper, ComfyWorkflowWrapper
 
-server, photo = sys.argv[1:]
+server, photo = sys.argv[1:] if len(sys.argv) == 3 else sys.exit(__doc__)
 api = ComfyApiWrapper(f"http://{server}")
 workflow = ComfyWorkflowWrapper("workflows/api/01_start_here.json")
 sent = api.upload_image(photo)

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,6 +50,11 @@ class Job(NamedTuple):
     values: dict[str, Any]
     photos: tuple[tuple[Photo, ...], ...]
     uploads: tuple[Photo, ...]
+
+    @property
+    def whose(self) -> str:
+        """Equal where the person is: as the manifest names them, else by their photos."""
+        return self.person if self.is_named else self.group
 
     @property
     def outputs(self) -> list[str]:
@@ -206,9 +211,18 @@ def _named_by_folder(photos: Iterable[tuple[Photo, ...]]) -> str:
     return " + ".join(name.decode("utf-8", "replace") for name in names)
 
 
+def by_photos(jobs: Iterable[Job]) -> dict[str, list[Job]]:
+    """By `group`, in the order in which the manifest first has them."""
+    return _grouped(jobs, lambda job: job.group)
+
+
 def by_person(jobs: Iterable[Job]) -> dict[str, list[Job]]:
-    """People in the order in which the manifest first has them."""
+    """By `whose`, in the order in which the manifest first has them."""
+    return _grouped(jobs, lambda job: job.whose)
+
+
+def _grouped(jobs: Iterable[Job], key: Callable[[Job], str]) -> dict[str, list[Job]]:
     groups: dict[str, list[Job]] = {}
     for job in jobs:
-        groups.setdefault(job.group, []).append(job)
+        groups.setdefault(key(job), []).append(job)
     return groups

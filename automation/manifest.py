@@ -200,26 +200,41 @@ def _read_grid(path: Path) -> tuple[list[Line], list[Problem]]:
     if not isinstance(grid, dict):
         raise ListError(f"{path.name} is no grid; give people, prompts and seeds, a list each.")
     grid = {_column(str(key)): value for key, value in grid.items()}
-    axes, problems = [], []
+    axes: dict[str, list[Any]] = {}
+    problems = []
     for key in (*GRID_KEYS, *(name for name in grid if name not in GRID_KEYS)):
         if key not in grid:
             continue
+        column = GRID_KEYS.get(key, key)
         found = _people(grid[key], path.parent) if key == "people" else grid[key]
-        if isinstance(found, list) and found:
-            axes.append((GRID_KEYS.get(key, key), found))
+        wrong = _wrong_in_grid(key, grid[key], found)
+        if column in axes:
+            wrong = "is given twice, also by its other name; give it once"
+        if wrong:
+            problems.append(Problem(None, key, wrong))
         else:
-            problems.append(Problem(None, key, f"is {str(grid[key])[:60]}, expected a list"))
+            axes[column] = found
     count = 1
-    for _, values in axes:
+    for values in axes.values():
         count *= len(values)
     if count > MOST_ROWS:
         raise ListError(f"{path.name} asks for {count} rows; give at most {MOST_ROWS}.")
     if problems or not axes:
         return [], problems
-    names = [name for name, _ in axes]
-    every = itertools.product(*(values for _, values in axes))
-    rows = (_grid_row(dict(zip(names, values, strict=True))) for values in every)
+    every = itertools.product(*axes.values())
+    rows = (_grid_row(dict(zip(axes, values, strict=True))) for values in every)
     return [Line(number, row) for number, row in enumerate(rows, 1)], []
+
+
+def _wrong_in_grid(key: str, given: Any, found: Any) -> str | None:
+    """found: what `given` means. None: nothing."""
+    if key not in (*GRID_KEYS, *OWN_COLUMNS) and "." not in key:
+        return f"is no key of a grid; allowed are {', '.join(GRID_KEYS)} and `Node title.input`"
+    if isinstance(found, list) and found:
+        return None
+    if isinstance(given, str) and key == "people":
+        return f"is {given[:60]}, and there is no such folder beside the manifest"
+    return f"is {str(given)[:60]}, expected a list"
 
 
 def _grid_row(row: dict[str, Any]) -> dict[str, Any]:

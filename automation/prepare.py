@@ -88,7 +88,8 @@ async def _described(
         if isinstance(answer, Strange):
             strange.append(f"{server.name}: {answer}")
         if isinstance(answer, Lost):
-            log.warning("%s cannot be used (%s); the others begin.", server.name, answer)
+            rest = "; the others begin" if len(servers) > 1 else ""
+            log.warning("%s cannot be used (%s)%s.", server.name, answer, rest)
         elif isinstance(answer, BaseException):
             raise answer
         else:

@@ -24,7 +24,7 @@ from pyarrow import parquet
 from ray.data.checkpoint import CheckpointConfig
 
 from .client import Server
-from .jobs import Job, by_person
+from .jobs import Job, by_photos
 from .lock import only_run
 from .own_server import OwnServer
 from .prepare import check
@@ -201,9 +201,12 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _comfy(options: argparse.Namespace) -> Comfy:
-    path = Path(os.environ.get("COMFYUI_PATH", ""))
+    given = os.environ.get("COMFYUI_PATH")
+    if not given:
+        raise ListError("COMFYUI_PATH is not set; set it to the folder of a ComfyUI.")
+    path = Path(given)
     if not (path / "main.py").is_file():
-        raise ListError(f"COMFYUI_PATH is {str(path)!r}, which holds no main.py of ComfyUI.")
+        raise ListError(f"COMFYUI_PATH is {given}, which holds no main.py of ComfyUI.")
     path = path.resolve()
     return Comfy(path, (options.base or path).resolve(), tuple(options.comfy_argument))
 
@@ -259,7 +262,7 @@ def _ids(jobs: Iterable[Job], folder: Path) -> ray.data.Dataset:
     """A block per person, so that features are computed once."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    people = by_person(jobs).values()
+    people = by_photos(jobs).values()
     for number, own in enumerate(people):
         table = pa.table({"id": [job.id for job in own]})
         parquet.write_table(table, folder / f"{number:06d}.parquet")

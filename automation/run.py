@@ -86,7 +86,7 @@ def add_order_arguments(parser: argparse.ArgumentParser) -> None:
     """What both commands ask for."""
     parser.add_argument("manifest", type=Path, help=".csv, .jsonl, .parquet; a grid: .yaml, .json")
     parser.add_argument("--workflow", type=Path, required=True, help="in API form")
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--out", type=_folder, required=True, metavar="FOLDER")
     parser.add_argument(
         "--photos",
         type=Path,
@@ -97,6 +97,13 @@ def add_order_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--check", action="store_true", help="check the manifest and run nothing")
     add_score_arguments(parser)
+
+
+def _folder(text: str) -> Path:
+    path = Path(text)
+    if path.exists() and not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a file; name a folder")
+    return path
 
 
 def _count(text: str) -> int:
@@ -178,7 +185,7 @@ def say(checked: Checked, options: argparse.Namespace) -> bool:
     if checked.repeated:
         rows = ", ".join(map(str, checked.repeated[:12]))
         log.warning("Pictures that a row before asks for are made once: rows %s.", rows)
-    people = len({job.group for job in checked.jobs})
+    people = len({job.whose for job in checked.jobs})
     log.info("%d pictures of %d people.", len(checked.jobs), people)
     return True
 

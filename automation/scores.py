@@ -74,7 +74,7 @@ def people_of(jobs: Iterable[Job]) -> dict[str, Person]:
         job.group: Person(
             job.person,
             tuple(str(photo.path) for photo in job.photos[0]),
-            job.person if job.is_named else job.group,
+            job.whose,
         )
         for job in jobs
         if len(job.photos) == 1

@@ -94,7 +94,8 @@ def _ranges(numbers: Iterable[int]) -> str:
 
 
 def _draw(jobs: Sequence[Job], number: int, results: Results) -> Image.Image:
-    photos = [photo.path for own in jobs[0].photos for photo in own][:ACROSS]
+    every = (photo.path for job in jobs for own in job.photos for photo in own)
+    photos = list(dict.fromkeys(every))[:ACROSS]  # a person's rows may each have their own
     cells = [(path, "photo") for path in photos]
     font, varied = _font(11), _varied(jobs)
     cells += [(results.path(job), _caption(job, varied, font)) for job in jobs]

@@ -5,7 +5,7 @@ import contextlib
 from collections import Counter, deque
 from collections.abc import Iterable
 
-from .jobs import Job, by_person
+from .jobs import Job, by_photos
 
 GIVEN_BACK = 10  # times that do not count as a try
 
@@ -17,7 +17,7 @@ class Work:
         self.tries: dict[str, int] = {}
         self.error: dict[str, str] = {}
         self._most = tries
-        self._waiting = {group: deque(own) for group, own in by_person(jobs).items()}
+        self._waiting = {group: deque(own) for group, own in by_photos(jobs).items()}
         self._holders: dict[str, set[str]] = {group: set() for group in self._waiting}
         self._there = set(servers)
         self._failed_at: dict[str, set[str]] = {}

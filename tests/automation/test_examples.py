@@ -65,6 +65,15 @@ def test_the_first_script_ends_with_what_went_wrong(run, servers, folder, tmp_pa
     assert "there is no file" in told.stderr and not list(tmp_path.glob("*.png"))
 
 
+@pytest.mark.parametrize("name", ["first.py", "with_library.py", "run.sh"])
+def test_a_script_without_arguments_says_how_it_is_called(run, name):
+    if name == "with_library.py" and importlib.util.find_spec("comfy_api_simplified") is None:
+        pytest.skip("comfy-api-simplified is not installed")
+    with_what = "bash" if name.endswith(".sh") else sys.executable
+    told = run(with_what, str(EXAMPLES / name), code=2 if name == "run.sh" else 1)
+    assert "127.0.0.1:8188" in told.stderr and "Traceback" not in told.stderr
+
+
 def test_the_first_script_has_25_lines():
     assert len((EXAMPLES / "first.py").read_text().splitlines()) <= 25
 

@@ -69,6 +69,23 @@ def test_sheets_are_called_as_people_are_in_any_script(results):
     assert lines[1:] == [[f"{f}.jpg", n, r] for f, n, r in zip(FILES, NAMES, rows, strict=True)]
 
 
+def test_a_person_whose_rows_have_photos_of_their_own_has_one_sheet(results, monkeypatch):
+    """Whom the manifest names is one, as in the scores; whom it does not name is who the photos
+    are."""
+    seen = []
+    thumbnail = sheets._thumbnail
+    monkeypatch.setattr(sheets, "_thumbnail", lambda path: seen.append(path) or thumbnail(path))
+    jobs = jobs_of(results, names=("anna",), rows=3)
+    other = results.folder.parent / "other.png"
+    Image.new("RGB", (16, 16), "blue").save(other)
+    jobs[1] = jobs[1]._replace(group="other", photos=((Photo(other, "1" * 64, ".png"),),))
+    sheets.draw_sheets(jobs, results)
+    assert drawn(results) == ["001_anna"]
+    assert seen[:2] == [jobs[0].photos[0][0].path, other] and len(seen) == 2 + 3
+    sheets.draw_sheets([job._replace(is_named=False) for job in jobs], results)
+    assert drawn(results) == ["001_anna", "002_anna"]
+
+
 @pytest.mark.parametrize("name", ["", "...", "../..", "\0:*?", "\U0001f600", "CON. "])
 def test_no_name_of_a_sheet_is_a_path_or_empty(name):
     assert sheets.slug(name) in ("person", "CON")
