@@ -26,9 +26,11 @@ def read_state_dict(
     """Tensors (memory-mapped where the format allows) and metadata of a checkpoint file.
 
     published: the file that messages tell to use. No code in the file is run. Raises
-    FlashFaceError for a file that is damaged, unsafe or no checkpoint at all.
+    FlashFaceError for a file that is missing, damaged, unsafe or no checkpoint at all.
     """
     path = Path(path)
+    if not path.is_file():
+        raise FlashFaceError(f"There is no file {path}; give the path of a file of weights.")
     if path.suffix.lower() in (".safetensors", ".sft"):
         try:
             with safetensors.safe_open(path, framework="pt") as file:
