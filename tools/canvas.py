@@ -260,7 +260,7 @@ class Canvas:
             for name, source in node.given.items():
                 if isinstance(source, Output):
                     inputs[name] = [str(source.node.number), source.slot]
-            title = node.title or node.info["display_name"]
+            title = node.title or node.info["display_name"] or node.type  # core names not all
             workflow[str(node.number)] = {
                 "inputs": inputs,
                 "class_type": node.type,
