@@ -22,7 +22,6 @@ drawn again. docs/TRAINING.md says more.
 """
 
 import argparse
-import json
 import logging
 import sys
 import time
@@ -30,6 +29,7 @@ from pathlib import Path
 
 from flashface_core.errors import FlashFaceError
 from training.comfyui import find_comfyui
+from training.command_line import file_to_write, folder_to_read, folder_to_write, write_json
 from training.photos import benchmark_command
 
 log = logging.getLogger("flashface.training")
@@ -98,7 +98,9 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--people", type=int, help="toy people; default: 20")
-    parser.add_argument("--models", type=Path, help="folder of tiny models; default: the shipped")
+    parser.add_argument(
+        "--models", type=folder_to_read, help="of tiny models; default: the shipped"
+    )
     parser.add_argument("--photos", type=Path, help="folder with a folder per person")
     parser.add_argument("--multiid-bench", type=Path, help="folder of MultiID-Bench")
     parser.add_argument("--face2diffusion-protocol", type=Path, help="folder of faces")
@@ -118,8 +120,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--size", type=int, help="of the pictures; default: the checkpoint's")
     parser.add_argument("--steps", type=int, help="default: 25")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="folder for the table, the plots and the grid")
-    parser.add_argument("--json", type=Path, help="file for one flat object of numbers")
+    parser.add_argument(
+        "--out", type=folder_to_write, help="folder for the table, the plots and the grid"
+    )
+    parser.add_argument("--json", type=file_to_write, help="file for one flat object of numbers")
     parser.add_argument("--sweep", action="store_true", help="vary one setting at a time as well")
     parser.add_argument("--device", choices=("auto", "cpu"), default="auto")
     options = parser.parse_args(arguments)
@@ -140,8 +144,7 @@ def main(arguments: list[str] | None = None) -> None:
     except FlashFaceError as error:
         sys.exit(str(error))
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+        write_json(options.json, result)
     if evaluation is not None and options.out:
         sweeps = evaluation.sweeps() if options.sweep else {}
         save_report(options.out, evaluation, result, sweeps)

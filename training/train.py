@@ -29,6 +29,7 @@ from flashface_core.flashface.checkpoint import Checkpoint, read_checkpoint
 from flashface_core.weights_file import read_state_dict
 from training.clip import load_text_encoder, without_prefix
 from training.comfyui import find_comfyui
+from training.command_line import folder_to_read, folder_to_write, goes_on
 from training.data import People
 from training.options import add_recipe_options, make_recipe
 from training.systems import (
@@ -159,6 +160,7 @@ def load_identity_loss(options: argparse.Namespace, recipe, device):
     return with_msid(embedder, load_decoder(options.vae, device), recipe.identity_below, device)
 
 
+@goes_on
 def main(arguments: list[str] | None = None) -> None:
     cpu = not torch.cuda.is_available()
     find_comfyui(cpu)
@@ -169,8 +171,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for name in ("data", "checkpoint", "clip", "out"):
+    parser.add_argument("--data", type=folder_to_read, required=True)
+    for name in ("checkpoint", "clip"):
         parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--out", type=folder_to_write, required=True)
     parser.add_argument(
         "--vae", type=Path, help="for photographs not encoded, and the identity loss"
     )

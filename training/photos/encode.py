@@ -32,6 +32,7 @@ from tqdm import tqdm
 from flashface_core.errors import FlashFaceError
 from flashface_core.weights_file import read_state_dict
 from training.comfyui import find_comfyui
+from training.command_line import folder_to_read, goes_on
 from training.systems import WITH_ENCODERS
 
 from .dataset import LATENTS, seen_file, shard_number, write_index
@@ -210,11 +211,12 @@ def _load_encoders(options: argparse.Namespace):
     return load_encoders(options.system, *given, file_hash)
 
 
+@goes_on
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=folder_to_read)
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--cpu", action="store_true", default=not torch.cuda.is_available())
     parser.add_argument("--system", choices=WITH_ENCODERS, help="whose encoders look as well")

@@ -27,6 +27,7 @@ from tqdm import tqdm
 from flashface_core.errors import FlashFaceError
 from flashface_core.faces.detect import DETECTORS, load_detector
 from flashface_core.faces.face import Detector
+from training.command_line import folder_to_write, goes_on
 
 from .dataset import INDEX, LATENTS, SEEN
 from .frame import Shape, frame, nearest_shape
@@ -190,12 +191,13 @@ def add_detector_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model-pack", type=Path, help="folder of an InsightFace model pack")
 
 
+@goes_on
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("source", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=folder_to_write, required=True)
     add_detector_options(parser)
     for name, default in DEFAULT_LIMITS._asdict().items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=float, default=default)

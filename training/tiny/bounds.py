@@ -10,7 +10,6 @@ low bound condemns the world or the base model, a high one the training.
 """
 
 import argparse
-import json
 import logging
 import tempfile
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 import torch
 
 from training.comfyui import find_comfyui
+from training.command_line import file_to_write, folder_to_read, write_json
 
 log = logging.getLogger("flashface.training")
 
@@ -32,8 +32,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, default=400, help="of 40 pictures")
     parser.add_argument("--bounds", nargs="+", choices=BOUNDS, default=BOUNDS)
-    parser.add_argument("--models", type=Path, help="folder of tiny models; default: the shipped")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument(
+        "--models", type=folder_to_read, help="of tiny models; default: the shipped"
+    )
+    parser.add_argument("--json", type=file_to_write)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     find_comfyui(cpu=not torch.cuda.is_available())
@@ -52,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
         told = ", ".join(f"{key} {value:.3f}" for key, value in found[name].items())
         log.info("%s: %s", name, told)
     if options.json:
-        options.json.write_text(json.dumps(found, indent=2) + "\n")
+        write_json(options.json, found)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ Face Fusion have no place for the face, so nobody's place is given.
 """
 
 import argparse
-import json
 import logging
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from training.comfyui import find_comfyui
+from training.command_line import file_to_write, folder_to_read, folder_to_write, write_json
 from training.pictures import save_grid
 
 from .measure import copying
@@ -150,20 +150,26 @@ def save_pictures(path: Path, evaluation, drawn: dict[str, Tensor]) -> None:
     save_grid(path, [evaluation.crops(n) for n in people], rows, [SHORT.get(n, n) for n in drawn])
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--people", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--models", type=Path, help="folder of tiny models; default: the shipped")
+    parser.add_argument(
+        "--models", type=folder_to_read, help="of tiny models; default: the shipped"
+    )
     parser.add_argument("--systems", nargs="+", help="default: all")
     parser.add_argument("--claims", action="store_true", help="what single systems claim, instead")
     cgdr = "what CGDR changes, instead: mapping networks of one recipe with it and without"
     parser.add_argument("--cgdr", type=Path, nargs=2, metavar=("WITH", "WITHOUT"), help=cgdr)
-    parser.add_argument("--json", type=Path, help="file for an object of numbers per system")
-    parser.add_argument("--out", type=Path, help="folder for the table and a grid of pictures")
-    options = parser.parse_args()
+    parser.add_argument(
+        "--json", type=file_to_write, help="file for an object of numbers per system"
+    )
+    parser.add_argument(
+        "--out", type=folder_to_write, help="folder for the table and a grid of pictures"
+    )
+    options = parser.parse_args(arguments)
     if (options.claims or options.cgdr) and options.people > NEIGHBOURS:
         parser.error(
             f"--people is {options.people}; with --claims or --cgdr give {NEIGHBOURS} or fewer"
@@ -186,16 +192,18 @@ def main() -> None:
         for name, value in found.items():
             log.info("%36s  %.3f", name, value)
         if options.json:
-            options.json.write_text(json.dumps(found, indent=2) + "\n")
+            write_json(options.json, found)
         return
     makers = systems.makers
+    if unknown := [name for name in options.systems or () if name not in makers]:
+        parser.error(f"--systems has {unknown[0]!r}; there are {', '.join(makers)}")
     table, drawn = {}, {}
     for name in options.systems or makers:
         table[name], drawn[name] = measure(evaluation, makers[name]())
         told = ", ".join(f"{k} {v:.3f}" for k, v in table[name].items() if isinstance(v, float))
         log.info("%s: %s", name, told)
     if options.json:
-        options.json.write_text(json.dumps(table, indent=2) + "\n")
+        write_json(options.json, table)
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "systems.md").write_text(markdown(table))

@@ -22,19 +22,26 @@ from accelerate import PartialState
 
 from flashface_core.errors import FlashFaceError
 from training.comfyui import find_comfyui
+from training.command_line import folder_to_read, folder_to_write, goes_on
 from training.options import PRECISIONS
 
 
+@goes_on
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder of the finished files")
-    parser.add_argument("--work", type=Path, help="folder of the run; default OUT/work")
+    parser.add_argument(
+        "--out", type=folder_to_write, required=True, help="folder of the finished files"
+    )
+    parser.add_argument("--work", type=folder_to_write, help="folder of the run; default OUT/work")
     parser.add_argument("--recipe", type=Path, help="a recipe.json; default: that of recipe.py")
     parser.add_argument("--until", help="the last stage: vae, probes, base or flashface")
     parser.add_argument(
-        "--go-on-from", type=Path, metavar="FOLDER", help="finished tiny models to go on from"
+        "--go-on-from",
+        type=folder_to_read,
+        metavar="FOLDER",
+        help="finished tiny models to go on from",
     )
     told = "a FlashFace to train further, in place of the base"
     parser.add_argument("--begin-with", type=Path, metavar="FILE", help=told)

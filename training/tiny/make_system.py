@@ -20,10 +20,12 @@ from accelerate import PartialState
 
 from flashface_core.errors import FlashFaceError
 from training.comfyui import find_comfyui
+from training.command_line import folder_to_read, folder_to_write, goes_on
 from training.options import PRECISIONS
 
 
-def main() -> None:
+@goes_on
+def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     cpu = not torch.cuda.is_available()
     find_comfyui(cpu)
@@ -37,16 +39,18 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("system", choices=tuple(TRAIN))
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--work", type=folder_to_write, required=True)
+    parser.add_argument("--out", type=folder_to_write, required=True)
     parser.add_argument("--steps", type=int, help="of the system; default: the recipe's")
-    parser.add_argument("--models", type=Path, help="folder of tiny models; default: the shipped")
+    parser.add_argument(
+        "--models", type=folder_to_read, help="of tiny models; default: the shipped"
+    )
     told = "of the identity loss by the shipped MSID; default: 0"
     parser.add_argument("--identity-weight", type=float, default=0.0, help=told)
     parser.add_argument("--begin-with", type=Path, help="weights of the system to train further")
     parser.add_argument("--seed", type=int, default=0, help="of the order of pictures")
     parser.add_argument("--precision", choices=PRECISIONS, default="no")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.begin_with is not None and not options.begin_with.is_file():
         parser.error(f"--begin-with is {options.begin_with}, which is not a file of weights")
     weight = options.identity_weight

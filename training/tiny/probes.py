@@ -20,6 +20,7 @@ from flashface_core.weights_file import save_whole
 from toy_world.draw import CROP, draw, face_boxes, face_crop
 from toy_world.people import People
 from toy_world.scenes import Scenes
+from training.command_line import file_to_write
 
 log = logging.getLogger("flashface")
 
@@ -307,7 +308,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--compile", action="store_true", help="the drawing; pays from 10000 on")
-    parser.add_argument("--out", required=True)
+    parser.add_argument("--out", type=file_to_write, required=True)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     start = time.monotonic()

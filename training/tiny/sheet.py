@@ -2,6 +2,7 @@
 
 import argparse
 import textwrap
+from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw
@@ -9,6 +10,7 @@ from PIL import Image, ImageDraw
 from toy_world.draw import draw, face_crop
 from toy_world.people import People
 from toy_world.scenes import Scenes, captions
+from training.command_line import file_to_write
 from training.pictures import to_image
 
 LABEL = 50  # pixels below a picture
@@ -43,16 +45,24 @@ def contact_sheet(seed: int, split: str, rows: int, columns: int, size: int) -> 
     return sheet
 
 
-def main() -> None:
+def picture_to_write(text: str) -> Path:
+    path = file_to_write(text)
+    if path.suffix.lower() not in Image.registered_extensions():
+        raise argparse.ArgumentTypeError(f"{text} is no picture; let it end in .png or .jpg")
+    return path
+
+
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--split", default="test", choices=("train", "test"))
     parser.add_argument("--people", type=int, default=6)
     parser.add_argument("--scenes", type=int, default=6)
     parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--out", required=True)
-    options = parser.parse_args()
+    parser.add_argument("--out", type=picture_to_write, required=True)
+    options = parser.parse_args(arguments)
     sheet = contact_sheet(options.seed, options.split, options.people, options.scenes, options.size)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(options.out)
 
 

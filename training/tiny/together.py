@@ -8,15 +8,14 @@ of its first person.
 """
 
 import argparse
-import json
 import logging
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from training.comfyui import find_comfyui
+from training.command_line import file_to_write, folder_to_read, folder_to_write, write_json
 
 log = logging.getLogger("flashface.training")
 
@@ -95,9 +94,11 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--pairs", type=int, default=20, help="at most 25")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--models", type=Path, help="folder of tiny models; default: the shipped")
-    parser.add_argument("--json", type=Path, required=True)
-    parser.add_argument("--out", type=Path, help="folder for the pictures")
+    parser.add_argument(
+        "--models", type=folder_to_read, help="of tiny models; default: the shipped"
+    )
+    parser.add_argument("--json", type=file_to_write, required=True)
+    parser.add_argument("--out", type=folder_to_write, help="folder for the pictures")
     options = parser.parse_args(arguments)
     if not 1 <= options.pairs <= NEIGHBOURS // 2:
         parser.error(f"--pairs is {options.pairs}; 1 to {NEIGHBOURS // 2} are possible")
@@ -112,8 +113,7 @@ def main(arguments: list[str] | None = None) -> None:
     together, both = people_in_one_picture(evaluation, options.pairs)
     between, mixed = mixes(evaluation, options.pairs)
     result = {**together, **between, "pairs": options.pairs, "seed": options.seed}
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(result, indent=2) + "\n")
+    write_json(options.json, result)
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         for name, pictures in (("two_people", both), ("mixes", mixed)):
