@@ -166,6 +166,12 @@ def test_a_truncated_file_is_named(mini, tmp_path, suffix, kept):
         load_flashface(cut)
 
 
+@pytest.mark.parametrize("name", ["flashface.ckpt", "flashface.safetensors"])
+def test_a_file_that_is_not_there_is_not_called_damaged(tmp_path, name):
+    with pytest.raises(FlashFaceError, match=rf"^There is no file {tmp_path / name}; give"):
+        read_state_dict(tmp_path / name)
+
+
 @pytest.mark.parametrize("text", [b"Repository not found", b"<html>", b"version https://git-lfs"])
 def test_a_page_that_was_downloaded_in_place_of_the_file_is_named(tmp_path, text):
     path = tmp_path / "flashface.ckpt"
