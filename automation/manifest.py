@@ -228,10 +228,10 @@ def _read_grid(path: Path) -> tuple[list[Line], list[Problem]]:
 
 def _wrong_in_grid(key: str, given: Any, found: Any) -> str | None:
     """found: what `given` means. None: nothing."""
-    if key not in (*GRID_KEYS, *OWN_COLUMNS) and "." not in key:
-        return f"is no key of a grid; allowed are {', '.join(GRID_KEYS)} and `Node title.input`"
     if isinstance(found, list) and found:
         return None
+    if key not in (*GRID_KEYS, *OWN_COLUMNS) and "." not in key:
+        return f"is no key of a grid; allowed are {', '.join(GRID_KEYS)} and `Node title.input`"
     if isinstance(given, str) and key == "people":
         return f"is {given[:60]}, and there is no such folder beside the manifest"
     return f"is {str(given)[:60]}, expected a list"

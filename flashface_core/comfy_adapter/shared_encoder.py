@@ -109,7 +109,7 @@ def runs_cores_code(unet: torch.nn.Module) -> bool:
 def _is_of_its_class(module: torch.nn.Module, name: str) -> bool:
     """Core puts a forward back into the module itself when the patch for it ends."""
     own = vars(module).get(name)
-    return own is None or getattr(own, "__func__", None) is getattr(type(module), name)
+    return own is None or getattr(own, "__func__", None) is getattr(type(module), name, own)
 
 
 def _is_plain(

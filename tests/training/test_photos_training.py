@@ -26,6 +26,7 @@ from flashface_core.errors import FlashFaceError
 from flashface_core.faces.detect import MtcnnDetector
 from training import train
 from training.batches import Sampling, draw_batch
+from training.command_line import STOPPED
 from training.initial import fresh_checkpoint
 from training.networks import FlashFaceNetworks
 from training.photos import encode
@@ -91,8 +92,9 @@ def test_an_interrupted_encoding_goes_on_and_ends_in_the_same_bytes(
     pixels = encode._pixels
     monkeypatch.setattr(encode, "_pixels", interrupted)
     arguments = [str(out), "--vae", str(vae), "--cpu"]
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(SystemExit) as stopped:
         encode.main(arguments)
+    assert stopped.value.code == STOPPED
     assert len(list(out.glob("latents-*.tar"))) == 1 and not (out / INDEX).exists()
     encode.main(arguments)
     assert files(out) == files(data)
