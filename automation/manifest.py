@@ -233,7 +233,7 @@ def _wrong_in_grid(key: str, given: Any, found: Any) -> str | None:
     if key not in (*GRID_KEYS, *OWN_COLUMNS) and "." not in key:
         return f"is no key of a grid; allowed are {', '.join(GRID_KEYS)} and `Node title.input`"
     if isinstance(given, str) and key == "people":
-        return f"is {given[:60]}, and there is no such folder beside the manifest"
+        return f"is {given[:60]}, which means no folder beside the manifest; give a folder a person"
     return f"is {str(given)[:60]}, expected a list"
 
 

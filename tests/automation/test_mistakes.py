@@ -82,7 +82,7 @@ def test_a_mistake_of_every_row_is_told_once(folder, servers, tmp_path):
         ("twice.csv", "seed,seed\n1,2\n", "has the column seed twice"),
         ("list.txt", "seed\n", "is no manifest; give a file .csv, .jsonl"),
         ("grid.json", '{"people": 3}', "people: is 3, expected a list"),
-        ("none.json", '{"people": "faces/*"}', "people: is faces/*, and there is no such folder"),
+        ("none.json", '{"people": "faces/*"}', "people: is faces/*, which means no folder beside"),
         ("key.yaml", "peple: faces/*", "peple: is no key of a grid; allowed are people, prompts"),
         ("both.yaml", "prompts: [a]\nprompt: [b]", "prompt: is given twice, also by its other"),
         ("huge.json", json.dumps({"seeds": [1] * 2000, "prompts": ["a"] * 2000}), "4000000 rows"),
@@ -115,7 +115,9 @@ def test_what_a_server_lacks_is_told(folder, servers, tmp_path):
     told = run(manifest, tmp_path / "out", ["http://127.0.0.1:9", "ftp://a"], code=2)
     assert "--server is ftp://a; give an address such as" in told
     told = run(manifest, tmp_path / "out", ["http://127.0.0.1:9"], code=2)
-    assert "No server answers; start ComfyUI" in told
+    assert "No server answers; start ComfyUI" in told and "the others begin" not in told
+    told = run(manifest, manifest, servers, code=2)
+    assert f"--out: {manifest} is a file; name a folder" in told
 
 
 def test_a_column_replaces_what_the_server_lacks_and_auto_takes_any_pack(folder, servers, tmp_path):

@@ -61,6 +61,12 @@ def test_the_workflow_for_the_canvas_and_the_api_form_agree(server, name):
 
 
 @pytest.mark.parametrize("name", SHIPPED)
+def test_every_node_in_api_form_has_a_title_to_set_it_by(name):
+    """Of core's nodes not all have a name to show."""
+    assert [node for node in api_workflow(name).values() if not node["_meta"]["title"]] == []
+
+
+@pytest.mark.parametrize("name", SHIPPED)
 def test_nodes_of_a_shipped_workflow_name_the_pack_they_come_from(name):
     version = (ROOT / "pyproject.toml").read_text().split('version = "')[1].split('"')[0]
     for node in ui_workflow(name)["nodes"]:
