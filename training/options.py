@@ -10,7 +10,8 @@ from flashface_core.errors import FlashFaceError
 from training.systems import SYSTEMS, parts_of
 
 PRECISIONS = ("no", "bf16", "fp16")
-CHOICES = {"precision": PRECISIONS}
+OPTIMIZERS = ("adamw", "muon")
+CHOICES = {"precision": PRECISIONS, "optimizer": OPTIMIZERS}
 AT_LEAST_ONE = ("groups", "accumulate", "log_every", "save_every", "targets_per_group")
 DROPPED = ("drop_references", "drop_text", "drop_both")  # they exclude each other
 CHANCES = (*DROPPED, "give_position", "own_face")

@@ -28,6 +28,7 @@ from .data import People, TextEncoder
 from .diffusion import add_noise, noise_loss
 from .ema import Ema
 from .identity_loss import IdentityLoss
+from .muon import Muon
 from .networks import PARTS, Networks
 from .progress import Progress, note_row
 from .sharded import make_accelerator, whole
@@ -37,6 +38,7 @@ log = logging.getLogger("flashface.training")
 STATE, OLD, CSV = "state", "state.old", "losses.csv"
 PROGRESS = "custom_checkpoint_1.pkl"  # accelerate's name for what is registered second
 LOSSES = ["step", "loss", "learning_rate", "gradient_norm"]
+OPTIMIZERS = {"adamw": torch.optim.AdamW, "muon": Muon}
 Trained = TypeVar("Trained", bound=Networks)
 
 
@@ -49,6 +51,7 @@ class Recipe:
     (cosine). ema: decay of the average that is saved; 0 saves memory, and what was trained. train:
     which parts of the networks are trained. precision: no, bf16 or fp16. identity_weight: of
     the identity loss beside the noise's; identity_below: timesteps under which it is taken.
+    optimizer: adamw or muon.
     """
 
     steps: int = 10_000
@@ -70,6 +73,7 @@ class Recipe:
     seed: int = 0
     log_every: int = 10
     save_every: int = 500
+    optimizer: str = "adamw"
     sampling: Sampling = field(default_factory=Sampling)
 
 
@@ -103,7 +107,7 @@ class Trainer(Generic[Trained]):
         networks.train()
         if recipe.gradient_checkpointing:
             checkpoint_blocks(networks)
-        optimizer = torch.optim.AdamW(
+        optimizer = OPTIMIZERS[recipe.optimizer](
             parameter_groups(networks, recipe), weight_decay=recipe.weight_decay, fused=True
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(learning_rate, recipe))

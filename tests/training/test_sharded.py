@@ -17,6 +17,7 @@ pytest.importorskip("accelerate", reason="the trainer needs accelerate and tenso
 from people import PUBLISHED, random_people, train
 
 from training.batches import Sampling, draw_batch
+from training.muon import FASTER
 
 LEARNING_RATE = 1e-4
 SAMPLING = dict(targets_per_group=1, drop_references=0.5)
@@ -32,7 +33,15 @@ RECIPE = dict(
     gradient_checkpointing=True,
     sampling=SAMPLING,
 )
-SHORT = {**RECIPE, "groups": 2, "steps": 1, "accumulate": 1, "ema": 0, "train": ["keys", "values"]}
+SHORT = {
+    **RECIPE,
+    "groups": 2,
+    "steps": 1,
+    "accumulate": 1,
+    "ema": 0,
+    "optimizer": "muon",
+    "train": ["keys", "values"],
+}
 RUNS = [("flashface", "flashface", RECIPE, 3), ("face_fusion", "face_fusion", SHORT, 1)]
 BEGUN = ("flashface", "flashface", RECIPE, 2)
 
@@ -73,7 +82,7 @@ def test_two_processes_with_parts_train_what_one_with_all_trains(tmp_path):
     launched(weights, two, [BEGUN, *RUNS[1:]])
     launched(weights, two, RUNS[:1])  # other processes go on where it was saved
     train(weights, one, RUNS)
-    for run, *_ in RUNS:
+    for run, _, recipe, _ in RUNS:
         for file in ("losses.csv", "held_out.csv"):
             got, expected = (numbers(folder / run / file) for folder in (two, one))
             assert len(got) == len(expected)
@@ -81,6 +90,11 @@ def test_two_processes_with_parts_train_what_one_with_all_trains(tmp_path):
         got, expected = (load_file(folder / run / PUBLISHED) for folder in (two, one))
         assert got.keys() == expected.keys()
         for key, value in expected.items():
+            if recipe.get("optimizer") == "muon":
+                # In bfloat16, and what is rounding errors in a gradient has its share in a step.
+                step = FASTER * LEARNING_RATE * 0.2 * value.numel() ** 0.5
+                assert (got[key] - value).norm() < 0.25 * step, key
+                continue
             # Adam makes steps of a learning rate even of gradients that are rounding errors.
             torch.testing.assert_close(got[key], value, rtol=0, atol=LEARNING_RATE / 4, msg=key)
     parts = [file.stat().st_size for file in (two / "flashface/state/optimizer_0").glob("*.distcp")]

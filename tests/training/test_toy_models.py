@@ -24,6 +24,7 @@ from training.tiny.autoencoder import (
     reconstruct,
     save_autoencoder,
 )
+from training.tiny.autoencoder import train as train_autoencoder
 from training.tiny.encode import encode_people, join_people
 from training.tiny.text import ToyText
 
@@ -113,6 +114,21 @@ def test_encoded_people_are_those_drawn(autoencoder):
     torch.testing.assert_close(picture.reference.float(), reference, rtol=2e-3, atol=2e-3)
     assert picture.caption == captions(Scenes.draw_from(5, "train", [35]))[0]
     assert picture.box == pytest.approx(boxes[0].tolist(), abs=1e-5)
+
+
+def test_a_killed_vae_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch, caplog):
+    whole = train_autoencoder(5, 0, batch=1)
+    kept = tmp_path / "vae.pt"
+    monkeypatch.setattr("training.tiny.autoencoder.KEEP_EVERY", 3)
+    train_autoencoder(5, 0, batch=1, kept=kept)  # what it keeps is step 3
+    caplog.set_level("INFO")
+    again = train_autoencoder(5, 0, batch=1, kept=kept)
+    assert "goes on from step 3" in caplog.text
+    fresh = train_autoencoder(3, 0, batch=1)
+    for name, value in again.state_dict().items():
+        torch.testing.assert_close(value, whole.state_dict()[name], rtol=1e-3, atol=1e-5)
+    name = "taesd_decoder.1.weight"
+    assert not torch.allclose(fresh.state_dict()[name], whole.state_dict()[name], atol=1e-5)
 
 
 def test_the_slim_autoencoder_is_the_vae_that_core_loads(autoencoder, tmp_path):

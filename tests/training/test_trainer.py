@@ -131,9 +131,11 @@ def test_overfitting_one_sample_drives_the_loss_down(weights, tmp_path):
     assert losses[-1] < 0.3 * losses[0]
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_a_killed_run_resumes_to_the_same_numbers(weights, tmp_path, checkpointing):
-    options = dict(steps=4, save_every=2, gradient_checkpointing=checkpointing)
+@pytest.mark.parametrize(
+    "how", [{}, {"gradient_checkpointing": True}, {"optimizer": "muon"}], ids=str
+)
+def test_a_killed_run_resumes_to_the_same_numbers(weights, tmp_path, how):
+    options = dict(steps=4, save_every=2) | how
     whole = trainer(weights, tmp_path / "whole", **options)
     whole.run()
     first = trainer(weights, tmp_path / "killed", **options)

@@ -15,6 +15,7 @@ from flashface_core.weights_file import save_whole
 from toy_world.draw import draw, face_crop
 from toy_world.people import People
 from toy_world.scenes import Scenes
+from training.muon import Muon
 
 log = logging.getLogger("flashface.training")
 
@@ -23,20 +24,24 @@ SD15_LATENT_SCALE = 0.18215
 PATCH = 64
 CHANNELS = 4
 NOISE = 0.05
+KEEP_EVERY = 250
 # From the full size to an eighth: channels, and blocks used of those that TAESD has room for.
-WIDTHS = (16, 32, 64, 64)
-ENCODER_BLOCKS = (1, 1, 2, 3)
-DECODER_BLOCKS = (1, 2, 3, 3)
+WIDTHS = (32, 64, 64, 64)
+ENCODER_BLOCKS = (1, 2, 3, 3)
+DECODER_BLOCKS = (1, 3, 3, 3)
 ROOM = (1, 3, 3, 3)
 
 
-def patches(seed: int, batch: int, process: int, processes: int, device) -> Iterator[Tensor]:
+def patches(
+    seed: int, batch: int, process: int, processes: int, device, done: int = 0
+) -> Iterator[Tensor]:
     """Endless (3 batch, 3, 64, 64): of every drawing two windows, one of them at the face, and its
-    face crop."""
-    random = torch.Generator().manual_seed(seed)
-    first = process * batch
+    face crop. done: steps whose drawings are left out."""
+    random = torch.Generator()
+    first = (process + processes * done) * batch
     while True:
         rows = range(first, first + batch)
+        random.manual_seed(seed + first)
         people = People.draw_from(seed, "train", rows).to(device)
         pictures, boxes = draw(people, Scenes.draw_from(seed, "train", rows).to(device))
         room = pictures.shape[-1] - PATCH
@@ -183,9 +188,16 @@ def loss_of(decoded: Tensor, pictures: Tensor, latents: Tensor) -> Tensor:
 
 
 def train(
-    steps: int, seed: int, batch: int = 4, rate: float = 7e-4, start: Path | None = None
+    steps: int,
+    seed: int,
+    batch: int = 4,
+    rate: float = 1e-3,
+    start: Path | None = None,
+    precision: str = "no",
+    kept: Path | None = None,
 ) -> SlimAutoencoder:
-    """start: a file to go on from; None: from nothing.
+    """start: a file to go on from; None: from nothing. kept: what a killed run goes on from, as if
+    it had not been killed.
 
     Every process of `accelerate launch` adds `batch` drawings to a step: on a CPU two processes of
     one thread do twice the work of one with two. Latents get a little noise, as those of a sampler
@@ -196,16 +208,27 @@ def train(
     torch.manual_seed(seed)
     model = (SlimAutoencoder() if start is None else load_autoencoder(start)).to(device).train()
     trained = list(model.parameters())
-    optimizer = torch.optim.AdamW(trained, rate)
+    # From nothing a quarter of a decibel ahead of AdamW after six minutes.
+    optimizer = Muon(trained, rate, weight_decay=0)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda n: min(1.0, (n + 1) / 100) * min(1.0, 2 * (1 - n / steps))
     )
-    torch.manual_seed(seed + 1 + state.process_index)  # of the noise
-    windows = patches(seed, batch, state.process_index, state.num_processes, device)
-    for step, pictures in zip(range(1, steps + 1), windows, strict=False):
-        decoded, latents = reconstruct(model, pictures, NOISE)
-        loss = loss_of(decoded, pictures, latents)
-        optimizer.zero_grad()
+    learned = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    done = 0
+    if kept is not None and kept.exists():
+        before = torch.load(kept, map_location=device, weights_only=True)
+        done = before["step"]
+        for name, part in learned.items():
+            part.load_state_dict(before[name])
+        log.info("the VAE goes on from step %d", done)
+    windows = patches(seed, batch, state.process_index, state.num_processes, device, done)
+    for step, pictures in zip(range(done + 1, steps + 1), windows, strict=False):
+        pictures = pictures.contiguous(memory_format=torch.channels_last)
+        torch.manual_seed(seed + state.process_index + state.num_processes * step)  # of the noise
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            decoded, latents = reconstruct(model, pictures, NOISE)
+        loss = loss_of(decoded.float(), pictures, latents.float())
+        model.zero_grad()
         loss.backward()
         for parameter in trained:
             gradient = reduce(parameter.grad, reduction="mean")
@@ -214,9 +237,18 @@ def train(
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         schedule.step()
-        if step % (steps // 50 or 1) == 0 and state.is_main_process:
-            error = F.mse_loss(decoded.detach(), pictures)
-            log.info("step %d of %d  loss %.4f  %.2f dB", step, steps, loss, -10 * error.log10())
+        if not state.is_main_process:
+            continue
+        if step % (steps // 50 or 1) == 0:
+            error = F.mse_loss(decoded.detach().float(), pictures)
+            log.info(
+                "step %d of %d  loss %.4f  %.2f dB", step, steps, loss.detach(), -10 * error.log10()
+            )
+        if kept is not None and step % KEEP_EVERY == 0:
+            now = {name: part.state_dict() for name, part in learned.items()}
+            unfinished = kept.with_suffix(".part")
+            torch.save({"step": step, **now}, unfinished)
+            unfinished.replace(kept)
     return model.eval()
 
 

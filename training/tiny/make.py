@@ -46,7 +46,8 @@ def main(arguments: list[str] | None = None) -> None:
     told = "a FlashFace to train further, in place of the base"
     parser.add_argument("--begin-with", type=Path, metavar="FILE", help=told)
     told = (
-        "of base and flashface; default: the recipe's. bf16: 0.6 of the time on CPUs that have it"
+        "of vae, base and flashface; default: the recipe's. bf16: 0.6 of the time on CPUs that "
+        "have it"
     )
     parser.add_argument("--precision", choices=PRECISIONS, help=told)
     options = parser.parse_args(arguments)

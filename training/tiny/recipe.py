@@ -41,6 +41,7 @@ log = logging.getLogger("flashface.training")
 
 RECIPE = "recipe.json"
 BEGUN_WITH = "begun_with_sha256"
+UNFINISHED_VAE = "vae.pt"
 # In order; each leaves a file, from which the next goes on.
 STAGES = ("vae", "probes", "base", "flashface")
 
@@ -110,17 +111,25 @@ class ToyRecipe:
     train: Recipe = dataclasses.field(default_factory=lambda: dataclasses.replace(COMMON, seed=1))
 
     def at_precision(self, precision: str) -> "ToyRecipe":
-        """That of base and FlashFace."""
+        """That of VAE, base and FlashFace."""
         pretrain = dataclasses.replace(self.pretrain, precision=precision)
         train = dataclasses.replace(self.train, precision=precision)
         return dataclasses.replace(self, pretrain=pretrain, train=train)
 
 
-def make_vae(recipe: ToyRecipe, path: Path, start: Path | None) -> None:
+def make_vae(recipe: ToyRecipe, path: Path, work: Path, start: Path | None) -> None:
     before = start / VAE if start else None
-    model = train_autoencoder(recipe.autoencoder_steps, recipe.seed, start=before)
+    work.mkdir(parents=True, exist_ok=True)
+    model = train_autoencoder(
+        recipe.autoencoder_steps,
+        recipe.seed,
+        start=before,
+        precision=recipe.pretrain.precision,
+        kept=work / UNFINISHED_VAE,
+    )
     if PartialState().is_main_process:
         save_autoencoder(model, path)
+        (work / UNFINISHED_VAE).unlink(missing_ok=True)
         for name, value in score(
             load_autoencoder(path), recipe.seed, min(200, recipe.people)
         ).items():
@@ -228,7 +237,7 @@ def run(
     out.mkdir(parents=True, exist_ok=True)
     wanted = STAGES[: STAGES.index(until) + 1]
     if "vae" in wanted and not (out / VAE).exists():
-        make_vae(recipe, out / VAE, start)
+        make_vae(recipe, out / VAE, work, start)
     PartialState().wait_for_everyone()
     if "probes" in wanted and not (out / PROBES).exists():
         make_probes(recipe, out / PROBES)
