@@ -103,6 +103,9 @@ class ToyRecipe:
             COMMON,
             steps=3000,
             groups=40,
+            learning_rate=8e-4,
+            optimizer="muon",
+            save_every=250,
             train=(TARGET, REFERENCE_ATTENTION),
             sampling=ALONE,
         )
