@@ -10,6 +10,7 @@ import argparse
 import io
 import itertools
 import json
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
+from flashface_core.errors import FlashFaceError
 from flashface_core.faces.face import Face
 from flashface_core.faces.zoo import ZooDetector
 from flashface_core.likeness.embedders import EdgesAndColours, Embedder, Recognition
@@ -210,4 +212,7 @@ def missed_at(same: list[float], strangers: list[float], share: float) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except FlashFaceError as error:
+        sys.exit(str(error))

@@ -125,8 +125,11 @@ def benchmark(arguments: list[str]) -> int:
     environment = prepare()
     # glibc gives large blocks back at once; to get them again takes longer than to compute.
     keep = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
-    environment = environment._replace(variables={**environment.variables, **keep})
-    return _run(environment, "-m", f"benchmarks.{what}", *arguments[1:])
+    given = environment.variables.get("PYTHONPATH")
+    found = {"PYTHONPATH": os.pathsep.join([str(REPO), given] if given else [str(REPO)])}
+    environment = environment._replace(variables={**environment.variables, **keep, **found})
+    # Where this was called, as paths are of there.
+    return _run(environment, "-m", f"benchmarks.{what}", *arguments[1:], folder=Path.cwd())
 
 
 def evaluate(arguments: list[str]) -> int:
@@ -163,9 +166,9 @@ def _problem(options: argparse.Namespace) -> str | None:
     return None
 
 
-def _run(environment: Environment, *arguments: str) -> int:
+def _run(environment: Environment, *arguments: str, folder: Path = REPO) -> int:
     command = [str(environment.python), *arguments]
-    return _wait(subprocess.Popen(command, cwd=REPO, env=environment.variables))
+    return _wait(subprocess.Popen(command, cwd=folder, env=environment.variables))
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int:
